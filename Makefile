@@ -1,0 +1,39 @@
+# make demo | test | check | clean: each works on a fresh machine that has Python (3.11 or newer) and pip.
+# Another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check clean
+
+# Trains, compiles and draws a small network into demo/.
+demo: $(VENV)/installed-data
+	$(VENV)/bin/graphc demo
+
+# Two workers: the smallest machine that runs this has two cores, and the thread-pool tests need cores of their own.
+test: $(VENV)/installed-test
+	$(VENV)/bin/pytest -n 2
+
+check: $(VENV)/installed-check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy -p graphc
+	$(VENV)/bin/python tests/file_lengths.py
+
+# What the other targets leave behind, except the virtual environment, which takes minutes to fetch again.
+clean:
+	rm -rf build demo dist out *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra of pyproject.toml, so that installing happens once, and again when pyproject.toml changes.
+.PRECIOUS: $(VENV)/installed-%
+$(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
+	@echo "installing graphc[$*] into $(VENV)"
+	@$(PIP) --editable '.[$*]'
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "graphc wants Python >= 3.11, $(PYTHON) is " + sys.version.split()[0])'
+	@echo "creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,0 +1,233 @@
+"""The loop-nest language: what a kernel computes, apart from how. Every op can be written in it.
+
+A `Nest` says, for every point of its loops, which element of the output gets which value. The value is a scalar
+expression (graphc/ops/scalar.py) with four more leaves: loop variables, run-time sizes, loads and reductions.
+
+    y[n,k,p,q] = sum(c,r,s: x[n,c,p+r-1,q+s-1 else 0.0] * w[k,c,r,s])
+
+graphc/codegen/emit.py turns a nest into vector code; graphc/codegen/lowering holds the nest of every op.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from graphc.codegen.layout import DENSE, Layout
+from graphc.errors import ShapeError
+from graphc.ir import Dim, DimLike, DType, TensorType, dims
+from graphc.ops.scalar import Call, Expr, ExprLike, Lit, call
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor in memory, known by name; two buffers of one name are views of the same bytes."""
+
+    name: str
+    type: TensorType
+    layout: Layout = DENSE
+
+    @property
+    def shape(self) -> tuple[DimLike, ...]:
+        """The logical dims."""
+        return self.type.shape
+
+    def __getitem__(self, index: tuple[ExprLike, ...] | ExprLike) -> "Load":
+        """The element at an index that is always inside."""
+        index = index if isinstance(index, tuple) else (index,)
+        return Load(self, _exprs(index))
+
+    def get(self, *index: ExprLike, fill: float | int) -> "Load":
+        """The element at `index`, or `fill` where the index is outside."""
+        return Load(self, _exprs(index), fill)
+
+    def view(self, *shape: DimLike) -> "Buffer":
+        """The same bytes under another shape with as many elements; only a dense buffer has views."""
+        if self.layout != DENSE:
+            raise ShapeError(f"buffer '{self.name}': expected a dense layout to view, got {self.layout}")
+        return replace(self, type=self.type.with_shape(*shape))
+
+
+@dataclass(frozen=True)
+class Var(Expr):
+    """A loop variable that runs from 0 to extent - 1."""
+
+    name: str
+    extent: DimLike
+    dtype: DType = field(default=DType.I64, init=False)  # type: ignore[assignment,misc]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Size(Expr):
+    """A dim that is known only when the network runs."""
+
+    dim: Dim
+    dtype: DType = field(default=DType.I64, init=False)  # type: ignore[assignment,misc]
+
+    def __str__(self) -> str:
+        return f"[{self.dim}]"
+
+
+@dataclass(frozen=True)
+class Load(Expr):
+    """An element of a buffer. With `fill`, an index outside the buffer is allowed and gives that number."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    fill: float | int | None = None
+
+    @property
+    def dtype(self) -> DType:
+        return self.buffer.type.dtype
+
+    def __str__(self) -> str:
+        inner = ",".join(map(str, self.index))
+        return f"{self.buffer.name}[{inner}{'' if self.fill is None else f' else {self.fill}'}]"
+
+
+@dataclass(frozen=True)
+class Reduce(Expr):
+    """`kind` ("sum", "max" or "min") of `body` over all values of `vars`. max and min pass NaN on."""
+
+    kind: str
+    vars: tuple[Var, ...]
+    body: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return self.body.dtype
+
+    def __str__(self) -> str:
+        return f"{self.kind}({','.join(v.name for v in self.vars)}: {self.body})"
+
+
+@dataclass(frozen=True)
+class Nest:
+    """For all values of `loops`: output[index] = value, where `where` holds (everywhere if None).
+
+    The loops run in the order given. The first `parallel` of them may run on several threads at once: no two of
+    their points may store to the same element. A reduction is computed in the outermost loop in which its operands
+    are known, so an inner loop that does not change them does not repeat it.
+    """
+
+    output: Buffer
+    loops: tuple[Var, ...]
+    index: tuple[Expr, ...]
+    value: Expr
+    where: Expr | None = None
+    parallel: int = 1000  # all
+
+    def __str__(self) -> str:
+        bounds = " ".join(f"{v.name}<{v.extent}" for v in self.loops)
+        target = f"{self.output.name}[{','.join(map(str, self.index))}]"
+        return f"for {bounds}: {target} = {self.value}" + (f" where {self.where}" if self.where else "")
+
+
+def size(dim: DimLike) -> Expr:
+    """A dim as an expression."""
+    return Size(dim) if isinstance(dim, Dim) else Lit(dim)
+
+
+def loop_vars(names: str, shape: tuple[DimLike, ...]) -> tuple[Var, ...]:
+    """One variable for each dim: `loop_vars("nchw", shape)`."""
+    return tuple(Var(name, extent) for name, extent in zip(names, shape, strict=True))
+
+
+def pointwise(output: Buffer, value: Callable[..., Expr]) -> Nest:
+    """The nest that stores `value(*index)` at every index of `output`."""
+    loops = loop_vars("ijklmnop"[: output.type.rank], output.shape)
+    return Nest(output, loops, loops, value(*loops))
+
+
+def total(body: Expr, *vars: Var) -> Expr:
+    """The sum of `body` over `vars`."""
+    return Reduce("sum", vars, body) if vars else body
+
+
+def largest(body: Expr, *vars: Var) -> Expr:
+    """The maximum of `body` over `vars`."""
+    return Reduce("max", vars, body) if vars else body
+
+
+def smallest(body: Expr, *vars: Var) -> Expr:
+    """The minimum of `body` over `vars`."""
+    return Reduce("min", vars, body) if vars else body
+
+
+def to_float(x: ExprLike, like: DType = DType.F32) -> Expr:
+    """An integer expression as a floating-point number."""
+    return call(f"to_{like.value}", x)
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """The direct operands of an expression."""
+    match expr:
+        case Call(args=args):
+            return args
+        case Load(index=index):
+            return index
+        case Reduce(body=body):
+            return (body,)
+    return ()
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """The expression and everything under it."""
+    yield expr
+    for child in children(expr):
+        yield from walk(child)
+
+
+def free_vars(expr: Expr) -> frozenset[Var]:
+    """The loop variables that the value of `expr` depends on."""
+    if isinstance(expr, Var):
+        return frozenset((expr,))
+    found = frozenset().union(*(free_vars(c) for c in children(expr)))
+    return found - frozenset(expr.vars) if isinstance(expr, Reduce) else found
+
+
+def coefficient(expr: Expr, var: Var) -> int | None:
+    """How much `expr` grows when `var` grows by one; None if that is not a constant."""
+    if expr == var:
+        return 1
+    if var not in free_vars(expr):
+        return 0
+    match expr:
+        case Call(fn="add" | "sub" as fn, args=(a, b)):
+            x, y = coefficient(a, var), coefficient(b, var)
+            return None if x is None or y is None else x + y if fn == "add" else x - y
+        case Call(fn="mul", args=(a, Lit(value=int() as k))) | Call(fn="mul", args=(Lit(value=int() as k), a)):
+            x = coefficient(a, var)
+            return None if x is None else x * k
+        case Call(fn="neg", args=(a,)):
+            x = coefficient(a, var)
+            return None if x is None else -x
+    return None
+
+
+def offset(load_shape: tuple[DimLike, ...], index: tuple[Expr, ...]) -> Expr:
+    """The row-major position of `index` in an array of shape `load_shape`."""
+    position: Expr = Lit(0)
+    for d, i in zip(load_shape, index, strict=True):
+        position = position * size(d) + i
+    return position
+
+
+def stride_along(buffer: Buffer, index: tuple[Expr, ...], var: Var) -> int | None:
+    """How many elements apart in memory two neighbours along `var` lie; None if that is not a constant."""
+    shape = buffer.layout.stored_shape(buffer.shape)
+    total_stride = 0
+    for axis, i in enumerate(buffer.layout.stored_index(index)):
+        step = coefficient(i, var)
+        if step == 0:
+            continue
+        inner = dims.product(shape[axis + 1 :])
+        if step is None or not isinstance(inner, int):
+            return None
+        total_stride += step * inner
+    return total_stride
+
+
+def _exprs(index: tuple[ExprLike, ...]) -> tuple[Expr, ...]:
+    return tuple(i if isinstance(i, Expr) else Lit(i) for i in index)

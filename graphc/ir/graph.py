@@ -1,0 +1,246 @@
+"""The graph: an immutable DAG of nodes in topological order, over typed SSA values; and the builder that makes one."""
+
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from graphc.errors import GraphError, ShapeError
+from graphc.ir.op import Array, Op
+from graphc.ir.types import DType, TensorType
+
+
+class Value:
+    """A tensor known by its name and type. `builder` is set while the value's graph is being declared."""
+
+    __slots__ = ("builder", "name", "type")
+
+    def __init__(self, name: str, type: TensorType, builder: "Builder | None" = None) -> None:
+        self.name, self.type, self.builder = name, type, builder
+
+    def __repr__(self) -> str:
+        return f"%{self.name}: {self.type}"
+
+    def __reduce__(self) -> tuple[type["Value"], tuple[str, TensorType]]:
+        return Value, (self.name, self.type)  # a pickled value leaves its builder behind
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """The dims: integers or symbolic expressions."""
+        return self.type.shape
+
+
+class Param:
+    """A tensor that belongs to the graph. `trainable` tells a weight from a running statistic or a constant."""
+
+    def __init__(self, value: Value, source: Array | Callable[[], Array], trainable: bool = True) -> None:
+        self.value, self._source, self.trainable = value, source, trainable
+
+    @property
+    def array(self) -> Array:
+        """The data, C-contiguous and of the value's type; initialisers run on first use."""
+        if callable(self._source):
+            self._source = _checked_array(self.value, self._source())
+        return self._source
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"value": self.value, "_source": self.array, "trainable": self.trainable}
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One application of an op: its inputs in the op's order, and the values that it defines."""
+
+    name: str
+    op: Op
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+    def __str__(self) -> str:
+        return f"{self.op.name} '{self.name}'"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network: inputs, parameters by name, nodes in topological order, and named outputs."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    params: Mapping[str, Param]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Value, ...]
+    output_names: tuple[str, ...]
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def producers(self) -> dict[Value, Node]:
+        """The node that defines each value (inputs and parameters have none)."""
+        return {v: n for n in self.nodes for v in n.outputs}
+
+    @cached_property
+    def consumers(self) -> dict[Value, list[Node]]:
+        """The nodes that read each value, in order, once each."""
+        found: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for v in dict.fromkeys(node.inputs):
+                found.setdefault(v, []).append(node)
+        return found
+
+    @cached_property
+    def constants(self) -> dict[Value, Param]:
+        """The parameter behind each value that is one."""
+        return {p.value: p for p in self.params.values()}
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols of the input types in order of appearance, N, H and W first."""
+        found = sorted(frozenset().union(*(v.type.symbols for v in self.inputs)))
+        return tuple(sorted(found, key=lambda s: "NHW".find(s) if s in ("N", "H", "W") else 3))
+
+    def __str__(self) -> str:
+        from graphc.ir.text import format_graph
+
+        return format_graph(self)
+
+    def values(self) -> Iterator[Value]:
+        """Every value: inputs, parameters, then what the nodes define."""
+        yield from self.inputs
+        yield from (p.value for p in self.params.values())
+        yield from (v for n in self.nodes for v in n.outputs)
+
+    def rewrite(self, rule: "Rule", name: str | None = None) -> "Graph":
+        """A new graph in which each node that `rule` answers for is replaced; unused nodes and parameters remain.
+
+        `rule(builder, node, inputs)` gets the node's inputs in the new graph and returns the new values of its
+        outputs, or None to keep the node.
+        """
+        builder = Builder(name or self.name, meta=self.meta)
+        new = {v: builder.input(v.name, v.type) for v in self.inputs}
+        new |= {p.value: builder.adopt(p) for p in self.params.values()}
+        for node in self.nodes:
+            inputs = tuple(new[v] for v in node.inputs)
+            outputs = rule(builder, node, inputs)
+            if outputs is None:
+                outputs = builder.add(node.op, inputs, node.name, [v.name for v in node.outputs])
+            new |= zip(node.outputs, outputs, strict=True)
+        return builder.build(**{n: new[v] for n, v in zip(self.output_names, self.outputs, strict=True)})
+
+
+Rule = Callable[["Builder", Node, tuple[Value, ...]], "tuple[Value, ...] | None"]
+
+
+class Builder:
+    """Declares a graph value by value; every op's types are checked as it is added.
+
+    `seed` decides the initial parameters: each draws from a generator of its own, keyed by seed and name, so that
+    adding a layer does not change the others.
+    """
+
+    def __init__(self, name: str, seed: int = 0, meta: Mapping[str, str] | None = None) -> None:
+        self.name, self.seed, self.meta = name, seed, dict(meta or {})
+        self._inputs: list[Value] = []
+        self._params: dict[str, Param] = {}
+        self._nodes: list[Node] = []
+        self._names: set[str] = set()
+        self._node_names: set[str] = set()
+        self._counters: dict[str, int] = {}
+
+    def input(self, name: str, type: TensorType) -> Value:
+        """Declare the next input of the network."""
+        value = self._value(name, type, f"input '{name}'")
+        self._inputs.append(value)
+        return value
+
+    def param(self, name: str, array: Array | Callable[[np.random.Generator], Array], type: TensorType | None = None,
+              trainable: bool = True) -> Value:
+        """Add a parameter. An initialiser `array(rng)` needs `type` and runs only when the data is used."""
+        if callable(array):
+            if type is None:
+                raise ShapeError(f"parameter '{name}': an initialiser needs the parameter's type")
+            init, key = array, [self.seed, zlib.crc32(name.encode())]
+            value = self._value(name, type, f"parameter '{name}'")
+            self._params[name] = Param(value, lambda: init(np.random.default_rng(key)), trainable)
+            return value
+        type = type or TensorType(DType.of(np.asarray(array).dtype), np.asarray(array).shape)
+        value = self._value(name, type, f"parameter '{name}'")
+        self._params[name] = Param(value, _checked_array(value, np.asarray(array)), trainable)
+        return value
+
+    def constant(self, array: Array | float, name: str = "const") -> Value:
+        """Add a constant (float32 if a Python float) under a name derived from `name`."""
+        data = np.asarray(array, np.float32) if isinstance(array, float) else np.asarray(array)
+        return self.param(self.fresh(name), data, trainable=False)
+
+    def adopt(self, param: Param) -> Value:
+        """Take over a parameter of another graph under its own name, without copying or initialising it."""
+        value = self._value(param.value.name, param.value.type, f"parameter '{param.value.name}'")
+        self._params[value.name] = Param(value, lambda: param.array, param.trainable)
+        return value
+
+    def apply(self, op: Op, *inputs: Value, name: str | None = None) -> Value:
+        """Add a node with a single result and return it."""
+        (output,) = self.add(op, inputs, name)
+        return output
+
+    def add(self, op: Op, inputs: tuple[Value, ...], name: str | None = None, output_names: list[str] | None = None,
+            ) -> tuple[Value, ...]:
+        """Add a node and return its results, whose types the op infers."""
+        name = name or self.fresh(op.name)
+        for v in inputs:
+            if v.builder is not self:
+                raise GraphError(f"{op.name} '{name}': input %{v.name} belongs to another network")
+        try:
+            types = op.infer(*(v.type for v in inputs))
+        except ShapeError as error:
+            raise ShapeError(f"{op.name} '{name}': {error}") from None
+        types = types if isinstance(types, tuple) else (types,)
+        if name in self._node_names:
+            raise GraphError(f"{op.name} '{name}': another node has this name")
+        self._node_names.add(name)
+        output_names = output_names or ([name] if len(types) == 1 else [f"{name}.{i}" for i in range(len(types))])
+        outputs = tuple(self._value(n, t, f"{op.name} '{name}'") for n, t in zip(output_names, types, strict=True))
+        self._nodes.append(Node(name, op, inputs, outputs))
+        return outputs
+
+    def fresh(self, stem: str) -> str:
+        """A name that no value and no node has yet: relu_1, relu_2, ..."""
+        while True:
+            self._counters[stem] = self._counters.get(stem, 0) + 1
+            name = f"{stem}_{self._counters[stem]}"
+            if name not in self._names and name not in self._node_names:
+                return name
+
+    def build(self, *outputs: Value, **named: Value) -> Graph:
+        """The finished graph. Positional outputs are named like their values."""
+        results = [(v.name, v) for v in outputs] + list(named.items())
+        if not results:
+            raise GraphError(f"network '{self.name}': expected at least one output, got none")
+        for name, v in results:
+            if v.builder is not self:
+                raise GraphError(f"network '{self.name}': output '{name}' belongs to another network")
+        names = tuple(n for n, _ in results)
+        if len(set(names)) != len(names):
+            raise GraphError(f"network '{self.name}': output names must differ, got {', '.join(names)}")
+        return Graph(self.name, tuple(self._inputs), dict(self._params), tuple(self._nodes),
+                     tuple(v for _, v in results), names, dict(self.meta))
+
+    def _value(self, name: str, type: TensorType, owner: str) -> Value:
+        if not name or re.search(r"[\x00-\x1f\"\\]", name):
+            raise GraphError(f"{owner}: expected a printable name without quotes or backslashes, got {name!r}")
+        if name in self._names:
+            raise GraphError(f"{owner}: the name '{name}' is already used")
+        for d in type.shape:
+            if isinstance(d, int) and d < 1:
+                raise ShapeError(f"{owner}: every dim must be at least 1, got {type}")
+        self._names.add(name)
+        return Value(name, type, self)
+
+
+def _checked_array(value: Value, array: Array) -> Array:
+    if array.shape != value.type.shape or array.dtype != value.type.dtype.numpy:
+        got = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+        raise ShapeError(f"parameter '{value.name}': expected {value.type}, got {got}")
+    return np.ascontiguousarray(array).reshape(array.shape)

@@ -1,0 +1,127 @@
+"""Tensor types: `f32[N,3,H,W]`, a dtype and a shape whose dims are integers or symbolic expressions."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from graphc.errors import ShapeError
+from graphc.ir import dims
+from graphc.ir.dims import DimLike
+
+
+class DType(Enum):
+    """Element types; the value is the name that the text form prints."""
+
+    F32 = "f32"
+    F64 = "f64"
+    I32 = "i32"
+    I64 = "i64"
+    BOOL = "bool"
+
+    @property
+    def numpy(self) -> "np.dtype[np.generic]":
+        """The NumPy dtype of the same elements."""
+        return np.dtype(_NUMPY[self])
+
+    @property
+    def is_float(self) -> bool:
+        """Whether this is f32 or f64."""
+        return self in (DType.F32, DType.F64)
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element."""
+        return self.numpy.itemsize
+
+    @staticmethod
+    def of(dtype: "np.dtype[np.generic] | type[np.generic]") -> "DType":
+        """The DType of a NumPy dtype; ShapeError if there is none."""
+        for name, numpy_type in _NUMPY.items():
+            if np.dtype(dtype) == np.dtype(numpy_type):
+                return name
+        raise ShapeError(f"dtype: expected one of {', '.join(str(np.dtype(t)) for t in _NUMPY.values())}, got {dtype}")
+
+
+_NUMPY: dict[DType, type[np.generic]] = {
+    DType.F32: np.float32,
+    DType.F64: np.float64,
+    DType.I32: np.int32,
+    DType.I64: np.int64,
+    DType.BOOL: np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """The type of a value: element type and shape, outermost dim first (N C H W for images)."""
+
+    dtype: DType
+    shape: tuple[DimLike, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype.value}[{','.join(map(str, self.shape))}]"
+
+    @property
+    def rank(self) -> int:
+        """The number of dims."""
+        return len(self.shape)
+
+    @property
+    def elements(self) -> DimLike:
+        """The number of elements."""
+        return dims.product(self.shape)
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols that the shape depends on."""
+        return frozenset().union(*(dims.symbols_of(d) for d in self.shape))
+
+    def with_shape(self, *shape: DimLike) -> "TensorType":
+        """The same element type with another shape."""
+        return TensorType(self.dtype, shape)
+
+    def substitute(self, values: Mapping[str, DimLike]) -> "TensorType":
+        """This type with symbols replaced."""
+        return TensorType(self.dtype, tuple(dims.substitute(d, values) for d in self.shape))
+
+    def static_shape(self) -> tuple[int, ...]:
+        """The shape as integers; ShapeError if a dim is symbolic."""
+        fixed = tuple(d for d in self.shape if isinstance(d, int))
+        if len(fixed) != self.rank:
+            raise ShapeError(f"expected a constant shape, got {self}")
+        return fixed
+
+
+def f32(*shape: "DimLike | str") -> TensorType:
+    """`f32("N", 3, "H", "W")`: a float32 tensor type; strings are read as dim expressions."""
+    return TensorType(DType.F32, tuple(dims.parse(d) if isinstance(d, str) else d for d in shape))
+
+
+def parse_type(text: str) -> TensorType:
+    """Read `f32[N,3,H//2,W//2]`."""
+    match = re.fullmatch(r"\s*(\w+)\[(.*)\]\s*", text)
+    if not match or match[1] not in {t.value for t in DType}:
+        raise ShapeError(f"type: expected one like f32[N,3,H,W], got {text!r}")
+    return TensorType(DType(match[1]), tuple(dims.parse(d) for d in split_commas(match[2])))
+
+
+def split_commas(text: str) -> list[str]:
+    """Split at commas that stand outside brackets and quotes: `"a,min(b,c)"` has two parts."""
+    parts, depth, quote, start = [], 0, "", 0
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote and text[i - 1] != "\\" else quote
+        elif c in "\"'":
+            quote = c
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == "," and not depth:
+            parts.append(text[start:i])
+            start = i + 1
+    parts.append(text[start:])
+    return [p.strip() for p in parts if p.strip()]

@@ -1,0 +1,226 @@
+"""Scalar expressions: what an elementwise op computes for one element.
+
+One expression serves the NumPy reference (`evaluate`), the text form (`str` and `parse`) and the vector code
+(graphc/codegen/emit.py, which adds leaves of its own: loop variables, loads and reductions). `PRIMITIVES` is the whole
+language; an op composes them with Python operators and `call`.
+"""
+
+import ast
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+
+from graphc.errors import ShapeError
+from graphc.ir import Array, DType
+
+ExprLike = Union["Expr", float, int]
+
+
+class Expr:
+    """A scalar expression; operators build larger ones. Every concrete class is a frozen dataclass with a `dtype`."""
+
+    @property
+    def dtype(self) -> DType:
+        """The element type of the result."""
+        raise NotImplementedError
+
+    def __add__(self, other: ExprLike) -> "Expr":
+        return call("add", self, other)
+
+    def __radd__(self, other: ExprLike) -> "Expr":
+        return call("add", other, self)
+
+    def __sub__(self, other: ExprLike) -> "Expr":
+        return call("sub", self, other)
+
+    def __rsub__(self, other: ExprLike) -> "Expr":
+        return call("sub", other, self)
+
+    def __mul__(self, other: ExprLike) -> "Expr":
+        return call("mul", self, other)
+
+    def __rmul__(self, other: ExprLike) -> "Expr":
+        return call("mul", other, self)
+
+    def __truediv__(self, other: ExprLike) -> "Expr":
+        return call("div", self, other)
+
+    def __rtruediv__(self, other: ExprLike) -> "Expr":
+        return call("div", other, self)
+
+    def __floordiv__(self, other: ExprLike) -> "Expr":
+        return call("floordiv", self, other)
+
+    def __mod__(self, other: ExprLike) -> "Expr":
+        return call("mod", self, other)
+
+    def __neg__(self) -> "Expr":
+        return call("neg", self)
+
+
+@dataclass(frozen=True)
+class Arg(Expr):
+    """The element of input number `index`; printed x0, x1, ..."""
+
+    index: int
+    dtype: DType = DType.F32  # type: ignore[assignment,misc]  # a field stands for the property
+
+    def __str__(self) -> str:
+        return f"x{self.index}"
+
+
+@dataclass(frozen=True)
+class Lit(Expr):
+    """A number; beside another operand it takes that operand's dtype."""
+
+    value: float | int | bool
+
+    @property
+    def dtype(self) -> DType:
+        if isinstance(self.value, bool):
+            return DType.BOOL
+        return DType.F32 if isinstance(self.value, float) else DType.I64
+
+    def __str__(self) -> str:
+        return repr(self.value)
+
+
+@dataclass(frozen=True)
+class Call(Expr):
+    """A primitive applied to operands."""
+
+    fn: str
+    args: tuple[Expr, ...]
+
+    @property
+    def dtype(self) -> DType:
+        if self.fn in COMPARISONS or self.fn in ("and", "or", "not"):
+            return DType.BOOL
+        if self.fn in CASTS:
+            return CASTS[self.fn]
+        return common_dtype(self.args[1:] if self.fn == "select" else self.args)
+
+    def __str__(self) -> str:
+        if self.fn in _INFIX:
+            a, b = map(str, self.args)
+            return f"({a} {_INFIX[self.fn]} {b})"
+        return f"-{self.args[0]}" if self.fn == "neg" else f"{self.fn}({', '.join(map(str, self.args))})"
+
+
+def call(fn: str, *args: ExprLike) -> Expr:
+    """Apply the primitive `fn`; Python numbers become literals, arithmetic on two literals is done at once."""
+    exprs = tuple(a if isinstance(a, Expr) else Lit(a) for a in args)
+    match fn, exprs:
+        case "add", (Lit(value=0), x) if not x.dtype.is_float:
+            return x
+        case "add" | "sub", (x, Lit(value=0)) if not x.dtype.is_float:
+            return x
+        case "mul" | "floordiv", (x, Lit(value=1)):
+            return x
+        case "mul", (Lit(value=1), x):
+            return x
+        case ("add" | "sub" | "mul"), (Lit(value=a), Lit(value=b)):
+            return Lit({"add": a + b, "sub": a - b, "mul": a * b}[fn])
+    return Call(fn, exprs)
+
+
+def common_dtype(args: Sequence[Expr]) -> DType:
+    """The dtype of the operands that are not literals (of the first literal if all are)."""
+    found = [a.dtype for a in args if not isinstance(a, Lit)] or [args[0].dtype]
+    if len(set(found)) > 1:
+        raise ShapeError(f"operands have different dtypes: {', '.join(d.value for d in found)}")
+    return found[0]
+
+
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))  # never overflows
+    return np.where(x < 0, e, 1).astype(x.dtype) / (1 + e)
+
+
+def _softplus(x: Array) -> Array:
+    return np.asarray(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+COMPARISONS: dict[str, Callable[..., Any]] = {
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+}  # fmt: skip
+CASTS = {f"to_{t.value}": t for t in DType}
+
+# name -> what NumPy computes for it; max and min return NaN where an operand is NaN
+PRIMITIVES: dict[str, Callable[..., Any]] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "floordiv": np.floor_divide,
+    "mod": np.mod, "pow": np.power, "max": np.maximum, "min": np.minimum,
+    "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
+    "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
+    "erf": lambda x: _erf(x).astype(x.dtype), "sigmoid": _sigmoid, "softplus": _softplus,
+    "and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "select": np.where,
+    **COMPARISONS,
+    **{name: (lambda x, t=t: np.asarray(x).astype(t.numpy)) for name, t in CASTS.items()},
+}  # fmt: skip
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%"}
+_AST_INFIX = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv", ast.Mod: "mod"}
+
+
+def evaluate(expr: Expr, args: Sequence[Array]) -> Array:
+    """The expression over whole arrays, with NumPy's broadcasting."""
+    with np.errstate(all="ignore"):  # overflow to inf and NaN are results here, not mistakes
+        return np.asarray(_evaluate(expr, args))
+
+
+def _evaluate(expr: Expr, args: Sequence[Array]) -> Any:
+    match expr:
+        case Arg(index=i):
+            return args[i]
+        case Lit(value=v):
+            return v
+        case Call(fn=fn, args=operands):
+            return PRIMITIVES[fn](*(_evaluate(a, args) for a in operands))
+    raise ShapeError(f"cannot evaluate {expr}")
+
+
+def substitute(expr: Expr, replacements: Sequence[Expr]) -> Expr:
+    """The expression with each `Arg(i)` replaced by `replacements[i]`."""
+    match expr:
+        case Arg(index=i):
+            return replacements[i]
+        case Call(fn=fn, args=operands):
+            return call(fn, *(substitute(a, replacements) for a in operands))
+    return expr
+
+
+def size(expr: Expr) -> int:
+    """The number of primitives in the expression."""
+    return 1 + sum(size(a) for a in expr.args) if isinstance(expr, Call) else 0
+
+
+def parse(text: str, dtypes: Sequence[DType]) -> Expr:
+    """Read what `str` writes; `dtypes` are those of x0, x1, ..."""
+    try:
+        return _from_ast(ast.parse(text, mode="eval").body, dtypes)
+    except (SyntaxError, KeyError, IndexError):
+        raise ShapeError(f"expression: cannot read {text!r} over {len(dtypes)} operands") from None
+
+
+def _from_ast(node: ast.expr, dtypes: Sequence[DType]) -> Expr:
+    match node:
+        case ast.Name(id="inf" | "nan" as name):
+            return Lit(float(name))
+        case ast.Name(id=name) if name[0] == "x" and name[1:].isdigit():
+            return Arg(int(name[1:]), dtypes[int(name[1:])])
+        case ast.Constant(value=bool() | int() | float() as value):
+            return Lit(value)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return Lit(-value)
+        case ast.UnaryOp(op=ast.USub(), operand=x):
+            inner = _from_ast(x, dtypes)
+            return Lit(-inner.value) if isinstance(inner, Lit) else call("neg", inner)
+        case ast.BinOp(left=a, op=op, right=b):
+            return call(_AST_INFIX[type(op)], _from_ast(a, dtypes), _from_ast(b, dtypes))
+        case ast.Call(func=ast.Name(id=fn), args=args) if fn in PRIMITIVES:
+            return call(fn, *(_from_ast(a, dtypes) for a in args))
+    raise SyntaxError

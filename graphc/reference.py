@@ -1,0 +1,82 @@
+"""The NumPy reference: runs a graph op by op. Slow, simple, and what every other executor is compared with."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from graphc.errors import InputError
+from graphc.ir import Array, DType, Graph, TensorType, Value, dims
+from graphc.ir.verify import requirements
+
+
+def bind_sizes(types: Sequence[tuple[str, TensorType]], arrays: Sequence[Array]) -> dict[str, int]:
+    """The value of every symbol, from the shapes of the input arrays; InputError names the input that does not fit.
+
+    A dim that is an expression (2*H) is checked, not solved: some other dim must give its symbols.
+    """
+    sizes: dict[str, int] = {}
+    checks: list[tuple[str, TensorType, Array]] = []
+    for (name, type), array in zip(types, arrays, strict=True):
+        if array.ndim != type.rank:
+            raise InputError(f"input '{name}': expected {type}, got an array of shape {list(array.shape)}")
+        for d, length in zip(type.shape, array.shape, strict=True):
+            if isinstance(d, dims.Dim) and str(d).isidentifier():
+                sizes.setdefault(str(d), length)
+        checks.append((name, type, array))
+    for name, type, array in checks:
+        missing = type.symbols - sizes.keys()
+        if missing:
+            raise InputError(f"input '{name}': {type} leaves {', '.join(sorted(missing))} open; give it a dim of its own")
+        expected = tuple(dims.evaluate(d, sizes) for d in type.shape)
+        if expected != array.shape or 0 in array.shape:
+            raise InputError(f"input '{name}': expected {type}, got an array of shape {list(array.shape)}")
+    return sizes
+
+
+def check_sizes(graph: Graph, sizes: dict[str, int]) -> None:
+    """InputError with the first requirement of the graph that these sizes do not meet."""
+    for requirement in requirements(graph):
+        if not requirement.holds(sizes):
+            given = ", ".join(f"{k}={v}" for k, v in sizes.items())
+            raise InputError(f"{requirement.message} (got {given})")
+
+
+def run_reference(
+    graph: Graph, inputs: Sequence[Array], dtype: DType | None = None, keep: Sequence[Value] | None = None
+) -> list[Array]:
+    """The graph's outputs (or the values `keep`) for these inputs.
+
+    With `dtype=DType.F64`, every float tensor is computed in float64: the oracle for float32 code.
+    """
+    if len(inputs) != len(graph.inputs):
+        raise InputError(f"network '{graph.name}': expected {len(graph.inputs)} inputs, got {len(inputs)}")
+    sizes = bind_sizes([(v.name, v.type) for v in graph.inputs], inputs)
+    check_sizes(graph, sizes)
+    wanted = list(graph.outputs if keep is None else keep)
+    env: dict[Value, Array] = {v: _cast(a, dtype) for v, a in zip(graph.inputs, inputs, strict=True)}
+    env |= {p.value: _cast(p.array, dtype) for p in graph.params.values()}
+    last = {v: i for i, node in enumerate(graph.nodes) for v in node.inputs}
+    for i, node in enumerate(graph.nodes):
+        results = node.op.bind(sizes).eval(*(env[v] for v in node.inputs))
+        env |= zip(node.outputs, results if isinstance(results, tuple) else (results,), strict=True)
+        for v in set(node.inputs):
+            if last[v] == i and v not in wanted:
+                del env[v]
+    return [env[v] for v in wanted]
+
+
+def _cast(array: Array, dtype: DType | None) -> Array:
+    if dtype is None or not np.issubdtype(array.dtype, np.floating):
+        return array
+    return array.astype(dtype.numpy)
+
+
+def random_inputs(graph: Graph, sizes: Mapping[str, int], seed: int = 0) -> list[Array]:
+    """Standard normal inputs (0/1 integers for integer inputs) for these sizes, for tests and measurements."""
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for v in graph.inputs:
+        shape = tuple(dims.evaluate(d, sizes) for d in v.type.shape)
+        data = rng.standard_normal(shape) if v.type.dtype.is_float else rng.integers(0, 2, shape)
+        arrays.append(data.astype(v.type.dtype.numpy))
+    return arrays
