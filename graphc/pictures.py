@@ -7,6 +7,7 @@ pixel's centre has whole-number coordinates, so a 32-pixel window that starts at
 import os
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def overlay(
     cells = Image.fromarray(normalise(scores, low, high))
     spread = cells.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)  # 0 outside
     heat = np.asarray(spread)
-    opacity = 0.85 * heat[:, :, None]  # of the hottest cell: the image still shows under it
+    opacity = 0.65 * heat[:, :, None]  # so the image still shows under the hottest cell
     return np.rint(picture * (1 - opacity) + paint(heat) * opacity).astype(np.uint8)
 
 
@@ -140,16 +141,17 @@ def draw_labels(image: Floats | Picture, marks: Sequence[Mark], zoom: int = 1) -
     picture = Image.fromarray(to_picture(image))
     picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(11)  # pixels: the smallest at which the default font reads well
+    size = min(10 + zoom, 18)  # pixels: from what Pillow's own font needs to be read, to what suits a 20-pixel box
+    font = ImageFont.load_default(size)
     for mark in marks:
         left, top, right, bottom = (round(zoom * side) for side in (mark.left, mark.top, mark.right, mark.bottom))
         draw.rectangle((left, top, right - 1, bottom - 1), outline=mark.colour, width=max(1, zoom // 2))
     for mark in marks:  # after every box, so that no box crosses a text
         left, top = round(zoom * mark.left), round(zoom * mark.top)
-        wide = round(draw.textlength(mark.text, font)) + 5
-        left, top = max(0, min(left, picture.width - wide)), max(0, top - 10)
-        draw.rectangle((left, top, left + wide - 1, top + 12), fill=mark.colour)
-        draw.text((left + 3, top + 6), mark.text, fill="white", font=font, anchor="lm")
+        wide, high = round(draw.textlength(mark.text, font)) + size // 2, size + 2
+        left, top = max(0, min(left, picture.width - wide)), max(0, top - high + 2)
+        draw.rectangle((left, top, left + wide - 1, top + high - 1), fill=mark.colour)
+        draw.text((left + wide / 2, top + high / 2), mark.text, fill="white", font=font, anchor="mm")
     return np.asarray(picture)
 
 
@@ -161,32 +163,33 @@ def choose_zoom(height: int, width: int) -> int:
 def class_colour(label: int) -> tuple[int, int, int]:
     """A colour for class `label`: neighbours in number lie far apart in hue, and white text reads on each."""
     hue = label * 0.618 % 1  # the golden ratio never comes back near a hue it has just used
-    red, green, blue = hsv_to_rgb(hue, 0.9, 0.7)
+    red, green, blue = hsv_to_rgb(hue, 0.9, 0.58)  # dark enough for white text on yellow: contrast 3, WCAG's least
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def save_png(path: str | Path, image: Floats | Picture) -> None:
     """Write the image (as `to_picture` takes it) to `path`, whole or not at all. Errors: FileError, naming the file."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # same folder, so that the last step is one rename
+    part = path.parent / f".{path.name}.{os.getpid()}.part"  # same folder, so that the last step is one rename
     try:
         Image.fromarray(to_picture(image)).save(part, format="PNG")
         part.replace(path)
     except OSError as error:
         raise FileError(f"{path}: cannot write the picture: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # renamed, or never made
+            part.unlink()
 
 
 def to_picture(image: Floats | Picture) -> Picture:
     """u8[H,W,3] of an image u8 or float in 0..1 (clipped), grey [H,W] or colour [H,W,3]. Errors: InputError."""
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype.kind not in "uf":
+    colour = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+    known = colour.dtype == np.uint8 or colour.dtype.kind == "f"
+    if colour.ndim != 3 or colour.shape[2] != 3 or colour.size == 0 or not known:
         raise InputError(f"picture: expected u8 or float [H,W] or [H,W,3], got {image.dtype}{list(image.shape)}")
-    if image.dtype == np.uint8:
-        return np.asarray(image, np.uint8)
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if colour.dtype == np.uint8:
+        return np.asarray(colour, np.uint8)
+    return np.asarray(np.rint(np.clip(colour, 0, 1) * 255), np.uint8)
 
 
 def normalise(scores: Floats, low: float | None, high: float | None) -> Floats:
@@ -195,11 +198,11 @@ def normalise(scores: Floats, low: float | None, high: float | None) -> Floats:
         raise InputError(f"heat map: expected finite scores, got {np.sum(~np.isfinite(scores))} NaN or infinite")
     bottom = float(scores.min()) if low is None else low
     top = float(scores.max()) if high is None else high
-    return np.clip((scores - bottom) / (top - bottom if top > bottom else 1), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((scores - bottom) / (top - bottom if top > bottom else 1), 0, 1), np.float32)
 
 
 def paint(heat: Floats) -> Picture:
     """Heat [P,Q] in 0..1 as colours u8[P,Q,3]."""
     anchors = np.linspace(0, 1, len(INFERNO))
     channels = [np.interp(heat, anchors, INFERNO[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, axis=2)).astype(np.uint8)
+    return np.asarray(np.rint(np.stack(channels, axis=2)), np.uint8)

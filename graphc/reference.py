@@ -5,32 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from graphc.errors import InputError
-from graphc.ir import Array, DType, Graph, TensorType, Value, dims
+from graphc.ir import Array, DType, Graph, Value, dims
+from graphc.ir.sizes import bind_sizes
 from graphc.ir.verify import requirements
-
-
-def bind_sizes(types: Sequence[tuple[str, TensorType]], arrays: Sequence[Array]) -> dict[str, int]:
-    """The value of every symbol, from the shapes of the input arrays; InputError names the input that does not fit.
-
-    A dim that is an expression (2*H) is checked, not solved: some other dim must give its symbols.
-    """
-    sizes: dict[str, int] = {}
-    checks: list[tuple[str, TensorType, Array]] = []
-    for (name, type), array in zip(types, arrays, strict=True):
-        if array.ndim != type.rank:
-            raise InputError(f"input '{name}': expected {type}, got an array of shape {list(array.shape)}")
-        for d, length in zip(type.shape, array.shape, strict=True):
-            if isinstance(d, dims.Dim) and str(d).isidentifier():
-                sizes.setdefault(str(d), length)
-        checks.append((name, type, array))
-    for name, type, array in checks:
-        missing = type.symbols - sizes.keys()
-        if missing:
-            raise InputError(f"input '{name}': {type} leaves {', '.join(sorted(missing))} open; give it a dim of its own")
-        expected = tuple(dims.evaluate(d, sizes) for d in type.shape)
-        if expected != array.shape or 0 in array.shape:
-            raise InputError(f"input '{name}': expected {type}, got an array of shape {list(array.shape)}")
-    return sizes
 
 
 def check_sizes(graph: Graph, sizes: dict[str, int]) -> None:
@@ -50,7 +27,7 @@ def run_reference(
     """
     if len(inputs) != len(graph.inputs):
         raise InputError(f"network '{graph.name}': expected {len(graph.inputs)} inputs, got {len(inputs)}")
-    sizes = bind_sizes([(v.name, v.type) for v in graph.inputs], inputs)
+    sizes = bind_sizes([(v.name, v.type) for v in graph.inputs], [a.shape for a in inputs])
     check_sizes(graph, sizes)
     wanted = list(graph.outputs if keep is None else keep)
     env: dict[Value, Array] = {v: _cast(a, dtype) for v, a in zip(graph.inputs, inputs, strict=True)}

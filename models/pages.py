@@ -21,9 +21,9 @@ Ints = NDArray[np.int64]
 LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "background")
 BACKGROUND = LABELS.index("background")
 WINDOW = 32  # pixels: the digit network's input
-MAGNIFY = 2.5  # pixels per pixel of the scan: every scan's ink is 8 pixels high, so a digit is 20 pixels high, as in MNIST
-SPACING = 24  # least pixels between two digits' centres, across or down: digits nearly touch, and windows see neighbours
-OFF_CENTRE = 8  # from here on a window is background: twice the network's stride, so another window is nearer to the digit
+MAGNIFY = 2.5  # pixels per pixel of a scan: every scan's ink is 8 pixels high, so a digit is 20 high, as in MNIST
+SPACING = 24  # least pixels between digits' centres, across or down: they nearly touch, and windows see neighbours
+OFF_CENTRE = 8  # pixels from which on a window is background: twice the stride, so other windows are nearer by far
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def load_scans(split: str) -> tuple[Floats, Ints]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise GraphcError("the scanned digits come with scikit-learn, which is missing: install graphc[data]") from error
+        raise GraphcError("the scanned digits come with scikit-learn: install graphc[data]") from error
     if split not in ("train", "test"):
         raise InputError(f"split: expected 'train' or 'test', got {split!r}")
     scans, labels = load_digits(return_X_y=True)
@@ -58,11 +58,13 @@ def load_scans(split: str) -> tuple[Floats, Ints]:
     for digit in range(10):
         is_test[np.flatnonzero(labels == digit)[::5]] = True
     chosen = is_test if split == "test" else ~is_test
-    return scans[chosen].reshape(-1, 8, 8).astype(np.float32) / 16, labels[chosen].astype(np.int64)
+    images, classes = scans[chosen].reshape(-1, 8, 8).astype(np.float32) / 16, labels[chosen].astype(np.int64)
+    images.flags.writeable = classes.flags.writeable = False  # the cache hands the same arrays to every caller
+    return images, classes
 
 
 def draw_digit(scan: Floats, scale: float = 1.0, angle: float = 0.0) -> Floats:
-    """Ink f32[32,32] in 0..1 of one scan f32[8,8], magnified by 2.5 * scale, turned by `angle` radians, and centred."""
+    """Ink f32[32,32] in 0..1 of a scan f32[8,8]: centred, enlarged 2.5 * scale, turned clockwise by `angle` radians."""
     ink_columns = np.flatnonzero((scan > 0.25).any(axis=0))  # a quarter: fainter pixels are the brush's edge
     ink_rows = np.flatnonzero((scan > 0.25).any(axis=1))
     border = 4  # blank pixels around the scan, so that interpolation sees paper there
@@ -88,14 +90,14 @@ def digit_windows(split: str) -> tuple[Floats, Ints]:
 def background_windows(split: str, count: int, seed: int) -> Floats:
     """Windows f32[count,1,32,32] of the eleventh class: blank paper, and pieces of digits on a page.
 
-    No digit's centre lies within 8 pixels of such a window's centre, across or down.
+    Every digit's centre is at least 8 pixels away from such a window's centre, across or down.
     """
     rng = np.random.default_rng(seed)
     windows = np.empty((count, 1, WINDOW, WINDOW), np.float32)
     blank = count // 3  # the rest sees digits' pieces, which are what a network confuses with digits
     for i in range(blank):
         windows[i, 0] = draw_paper(WINDOW, WINDOW, rng)
-    side = 480  # about 200 digits
+    side = 480  # about 160 digits
     page = compose_page(side, side, seed, split)
     centres = (page.boxes[:, :2] + page.boxes[:, 2:]) / 2
     for i in range(blank, count):
@@ -134,7 +136,7 @@ def compose_page(height: int, width: int, seed: int, split: str = "test") -> Pag
 
 def scatter_windows(height: int, width: int, rng: np.random.Generator) -> Ints:
     """Random corners i64[n,2] of windows on the page, n >= 1, no two within SPACING of each other across and down."""
-    free = np.ones((height - WINDOW + 1, width - WINDOW + 1), bool)
+    free = np.ones((height - WINDOW + 1, width - WINDOW + 1), bool)  # by a window's corner
     corners = []
     for _ in range(1 + height * width // 250):  # four darts per digit that fits: fuller pages take many more
         top, left = (int(rng.integers(0, side)) for side in free.shape)
@@ -161,4 +163,4 @@ def enlarge(grid: NDArray[np.float64], height: int, width: int) -> Floats:
 def smooth_step(x: Floats, low: float, high: float) -> Floats:
     """0 below `low`, 1 above `high`, and a cubic without a kink between."""
     t = np.clip((x - low) / (high - low), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)

@@ -1,75 +1,75 @@
 ; graphc's thread pool: a fixed set of worker threads that help one caller through parallel regions.
 ;
-;   i32  graphc_pool_create(ptr out, i32 threads)   threads counts the caller; 0 = all that sched_getaffinity allows.
-;                                                   Returns 0 with the pool in *out; or 1 (out of memory) or 2 (a
-;                                                   thread could not be started), nothing leaked and *out null.
-;   i32  graphc_pool_threads(ptr pool)              the number of threads, the caller included
+;   i32  graphc_pool_create(ptr out, i32 threads)
+;        threads counts the caller; 0 = as many as sched_getaffinity allows. Returns 0 and the pool in *out; or, with
+;        nothing leaked and *out null, 1 (out of memory) or 2 (a thread could not be started).
+;   i32  graphc_pool_threads(ptr pool)
+;        the number of threads, the caller included
 ;   void graphc_pool_run(ptr pool, ptr fn, ptr frame, i64 tasks)
-;                                                   one REGION: calls `void fn(ptr frame, i64 begin, i64 end)` over
-;                                                   disjoint non-empty ranges that cover [0, tasks), on any thread,
-;                                                   and returns when all are done. tasks < 2^62.
-;   void graphc_pool_destroy(ptr pool)              joins the workers; null is allowed
+;        a REGION: calls `void fn(ptr frame, i64 begin, i64 end)` over disjoint, non-empty ranges that cover [0, tasks), on
+;        any thread, the caller's too, and returns when all are done. tasks < 2^62.
+;   void graphc_pool_destroy(ptr pool)
+;        joins the workers; null is allowed
 ;
-; The user's part: one caller at a time uses a pool, and fn never runs a region on its own pool. Destroy the pool before
-; its code is unloaded (dlclose, JIT engine closed): the workers are inside it. What fn computes for a task must not
-; depend on the range that the task came in; then no result depends on which thread computed what.
+; The user's part: one caller at a time uses a pool, and fn runs no region on its own pool. A pool is destroyed before its
+; code is unloaded (dlclose, JIT engine closed), for its workers are inside it. What fn computes for a task must not depend
+; on the range that the task came in; then no result depends on which thread computed what.
 ;
 ; THE GATE
 ; All that a thread ever waits for is in one 64-bit word, the gate:
 ;
-;   bit 0       OPEN      1   a region has chunks that nobody has taken: workers may enter
-;   bit 1       STOP      2   the pool is going away: workers return
-;   bits 2..7   WAITING   4   the caller sleeps, or is about to, until INSIDE is 0      (a count of 0 or 1)
-;   bits 8..31  INSIDE    2^8   how many workers are in the region: only they may read its fields or call fn
-;   bits 32..   ASLEEP    2^32  how many workers sleep, or are about to, until OPEN or STOP
+;   bit 0       OPEN     1     a region has chunks that nobody has taken: workers may enter
+;   bit 1       STOP     2     the pool ends: workers return
+;   bits 2..7   WAITING  4     is 1 while the caller sleeps, or is about to, until INSIDE is 0
+;   bits 8..31  INSIDE   2^8   how many workers are in the region: only they may read its fields and call fn
+;   bits 32..   ASLEEP   2^32  how many workers sleep, or are about to, until OPEN or STOP
 ;
 ; A region, step by step:
-;   1. The gate is closed and INSIDE is 0, so no worker looks at the region's fields: the caller writes them.
+;   1. OPEN is 0 and INSIDE is 0, so no worker looks at the region's fields: the caller writes them.
 ;   2. The caller sets OPEN and, if ASLEEP is not 0, wakes the sleepers.
-;   3. A worker that sees OPEN enters: compare-and-swap gate -> gate + INSIDE. It fails if OPEN went meanwhile.
-;   4. Caller and workers take chunks of tasks from the counter `next` until there are none. Whoever takes the last chunk
+;   3. A worker that sees OPEN enters: compare-and-swap gate -> gate + INSIDE. It fails if OPEN has gone meanwhile.
+;   4. Caller and workers take chunks of tasks off the counter `next` until none is left. Whoever takes the last chunk
 ;      clears OPEN; whoever comes too late makes sure of it, lest it enter again and again.
-;   5. A worker leaves: gate - INSIDE. The caller waits for INSIDE = 0, which is step 1 of the next region.
+;   5. A worker leaves: gate - INSIDE. The caller waits until INSIDE is 0, which is step 1 of the next region.
 ; So the caller waits only for workers that entered. With fewer free cores than threads, a worker that the system did not
-; run in time is not waited for: it finds the gate closed, and the others have done its share.
+; run in time holds nobody up: it finds the gate closed, and the others have done its share.
 ;
-; WAITING, and why no wake-up is lost
+; WAITING, AND WHY NO WAKE-UP IS LOST
 ; graphc_pool_await looks at the gate for some microseconds, then sleeps; an idle pool uses no CPU. To sleep is: lock the
 ; mutex, add one's mark (ASLEEP or WAITING) to the gate, look once more, wait on the condition variable (which unlocks).
-; To wake is: lock, broadcast, unlock. The gate changes only by atomic read-modify-writes, and those of one word happen in
-; one order that all threads agree on, whatever the memory orders. Hence a change that ends a wait comes either
-;   * before the mark: then the sleeper's next look, which follows its mark, sees the change and does not sleep; or
-;   * after the mark: then the thread that makes the change finds the mark in the value it replaced, and goes to wake. The
-;     sleeper holds the mutex from before its mark until it sleeps, so the broadcast cannot fall in between.
-; (The first case may see OPEN already gone again: then that region needs no more hands, and to sleep on is right.) A
-; broadcast that comes late finds nobody, or someone who looks, and sleeps again.
+; To wake is: lock, broadcast, unlock. Only atomic read-modify-writes change the gate, and those of one word happen in one
+; order that all threads agree on, whatever their memory orders. So a change that ends a wait comes either
+;   * before the mark: then the sleeper's next look, which follows its mark, sees the change, and it does not sleep; or
+;   * after the mark: then the changing thread finds the mark in the value that it replaced, and goes to wake. The sleeper
+;     holds the mutex from before its mark until it sleeps, so the broadcast cannot fall in between.
+; (In the first case OPEN may be gone again: then the region needs no more hands, and to sleep is right.) A broadcast that
+; comes late finds nobody, or someone who looks again and sleeps on.
 ;
 ; FORK
-; A child process has the pool's memory but none of its workers, and finds the mutex and the gate as they happened to be.
-; The pool records its process: graphc_pool_run elsewhere sets everything up anew, with fresh workers, and runs serially if
-; they cannot be started; graphc_pool_destroy elsewhere only frees. (getpid is a system call, about 0.1 us a region.)
+; A child process has the pool's memory but none of its workers, and finds mutex and gate as they happened to be. The pool
+; records its process. In another one graphc_pool_run sets everything up anew, with fresh workers, and runs serially if they
+; cannot be started; graphc_pool_destroy only frees. (getpid is a system call: about 0.1 us a region.)
 ;
-; LAYOUT, %graphc.pool, aligned to 64 bytes, a common cache line; `gate` and `next`, the two words that threads fight
-; over, are 128 apart, because x86 fetches lines in pairs and some AArch64 lines have 128 bytes.
+; LAYOUT of %graphc.pool, aligned to 64 bytes, the common cache line. The words that threads fight over, `gate` and `next`,
+; are 128 apart: x86 prefetches lines in pairs, and some AArch64 lines have 128 bytes.
 ;
 ;   field  offset  name
 ;   0      0       gate     see above; spinning workers read this line and nothing else
-;   1      8       -        padding
-;   2      64      fn       \ the region: written by the caller while INSIDE is 0,
-;   3      72      frame     | read by caller and workers
-;   4      80      tasks     |
-;   5      88      grain    /  tasks per chunk
+;   1      8                padding
+;   2      64      fn       the region: fn ...
+;   3      72      frame    ... its first argument ...
+;   4      80      tasks    ... how many tasks ...
+;   5      88      grain    ... and tasks per chunk
 ;   6      96      threads  as created, the caller included
 ;   7      100     workers  how many run: threads - 1; or 0, and all regions are serial
 ;   8      104     pid      the process they run in
-;   9      108     -        padding
+;   9      108              padding
 ;   10     128     next     first task that nobody has taken
-;   11     136     -        padding
-;   12     192     mutex    pthread_mutex_t: 40 bytes on x86-64 and riscv64 (glibc and musl) and musl AArch64, 48 on glibc
-;                           AArch64; 64 reserved
-;   13     256     work     pthread_cond_t, workers sleep here: 48 bytes everywhere; 64 reserved
-;   14     320     done     pthread_cond_t, the caller sleeps here
-;   15     384     ids      threads - 1 times pthread_t: 8 bytes (an integer in glibc, a pointer in musl)
+;   11     136              padding
+;   12     192     mutex    pthread_mutex_t: 48 bytes on glibc AArch64, 40 on x86-64 and on musl; 64 reserved
+;   13     256     work     pthread_cond_t: workers sleep here; 48 bytes on all of these; 64 reserved
+;   14     320     done     pthread_cond_t: the caller sleeps here
+;   15     384     ids      threads - 1 times pthread_t: 8 bytes, an integer in glibc and a pointer in musl
 %graphc.pool = type { i64, [56 x i8], ptr, ptr, i64, i64, i32, i32, i32, [20 x i8], i64, [56 x i8],
                       [64 x i8], [64 x i8], [64 x i8], [0 x i64] }
 
@@ -77,7 +77,7 @@ declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 declare i32 @getpid()
 declare i32 @sched_getaffinity(i32, i64, ptr)
-declare i32 @sched_yield()
+declare i32 @__sched_cpucount(i64, ptr)                 ; what the C macro CPU_COUNT calls, in glibc and musl
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(i64, ptr)
 declare i32 @pthread_mutex_init(ptr, ptr)
@@ -88,7 +88,6 @@ declare i32 @pthread_cond_init(ptr, ptr)
 declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_broadcast(ptr)
 declare i32 @pthread_cond_destroy(ptr)
-declare i64 @llvm.ctpop.i64(i64)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.umax.i64(i64, i64)
 
@@ -99,11 +98,15 @@ entry:
   store ptr null, ptr %out
   %all = icmp sle i32 %threads, 0
   br i1 %all, label %count, label %allocate
-count:
-  %allowed = call i32 @graphc_pool_allowed_cpus()
+count:                                                  ; 1024 bytes: a mask of 8192 CPUs, Linux's limit
+  %mask = alloca [1024 x i8], align 8
+  %error = call i32 @sched_getaffinity(i32 0, i64 1024, ptr %mask)
+  %known = icmp eq i32 %error, 0
+  %allowed = call i32 @__sched_cpucount(i64 1024, ptr %mask)
+  %cpus = select i1 %known, i32 %allowed, i32 1
   br label %allocate
 allocate:
-  %n = phi i32 [ %threads, %entry ], [ %allowed, %count ]
+  %n = phi i32 [ %threads, %entry ], [ %cpus, %count ]
   %wide = zext i32 %n to i64
   %ids = shl i64 %wide, 3
   %unrounded = add i64 %ids, 447                        ; 384 + 8 n, up to a multiple of 64 as aligned_alloc wants it
@@ -135,21 +138,21 @@ define internal i32 @graphc_pool_threads(ptr %pool) {
 define internal void @graphc_pool_run(ptr %pool, ptr %fn, ptr %frame, i64 %tasks) {
 entry:
   %few = icmp sle i64 %tasks, 1
-  br i1 %few, label %one_or_none, label %check_process
-check_process:
-  %pid = call i32 @getpid()
-  %pid.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 8
-  %home = load i32, ptr %pid.p
-  %forked = icmp ne i32 %pid, %home
-  br i1 %forked, label %restart, label %check_workers
-restart:
-  %started = call i1 @graphc_pool_start(ptr %pool)      ; where it fails, `workers` is 0
-  br label %check_workers
+  br i1 %few, label %one_or_none, label %check_workers
 check_workers:
   %workers.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 7
   %workers = load i32, ptr %workers.p
   %alone = icmp eq i32 %workers, 0
-  br i1 %alone, label %serial, label %parallel
+  br i1 %alone, label %serial, label %check_process
+check_process:
+  %pid = call i32 @getpid()
+  %pid.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 8
+  %home = load i32, ptr %pid.p
+  %same = icmp eq i32 %pid, %home
+  br i1 %same, label %parallel, label %restart
+restart:
+  %started = call i1 @graphc_pool_start(ptr %pool)
+  br i1 %started, label %parallel, label %serial
 one_or_none:
   %any = icmp eq i64 %tasks, 1
   br i1 %any, label %serial, label %finished
@@ -158,9 +161,9 @@ serial:
   ret void
 
 parallel:
-  ; Chunk rule: tasks / (4 * threads), rounded down, at least 1: four to eight chunks for each thread, or single tasks. The
-  ; last chunk to end makes the others wait for at most a quarter of a thread's fair share, while a thread still walks
-  ; through neighbouring tasks, which share cache lines, and pays an atomic addition (20 to 100 ns) only a few times.
+  ; Chunk rule: tasks / (4 * threads), rounded down, but at least 1: four to eight chunks a thread, or single tasks. At the
+  ; end the others wait for the last chunk at most a quarter of a thread's fair share; yet a thread walks through
+  ; neighbouring tasks, which share cache lines, and pays for an atomic addition (20 to 100 ns) only a few times.
   %threads = add i32 %workers, 1
   %parts32 = shl i32 %threads, 2
   %parts = zext i32 %parts32 to i64
@@ -247,8 +250,8 @@ last:                                                   ; this chunk is the last
   %gate = load atomic i64, ptr %pool monotonic, align 64
   %open = trunc i64 %gate to i1
   br i1 %open, label %close, label %closed              ; look first: a load is cheaper, and mostly someone was quicker
-close:                                                  ; this region's OPEN for sure: the region cannot end while we are in
-  %old = atomicrmw and ptr %pool, i64 -2 monotonic, align 64 ; monotonic: nothing to publish, the chunk is yet to be done
+close:                                                  ; it is this region's OPEN: no region ends while we are in it
+  %old = atomicrmw and ptr %pool, i64 -2 monotonic, align 64 ; monotonic: it publishes nothing
   br label %closed
 closed:
   %none = icmp sge i64 %begin, %tasks
@@ -300,21 +303,20 @@ end:
 
 ; ---- waiting ---------------------------------------------------------------------------------------------------------
 
-; Returns when ((gate & mask) != 0) == set, having spun and then slept on the condition variable `signal`, with `mark` added
-; to the gate. The loads acquire for the caller's sake (see `inside` above); the marks need no order but the gate's own.
+; Returns when ((gate & mask) != 0) == set: spins, then sleeps on the condition variable `signal` with `mark` added to the
+; gate. The loads acquire for the caller's sake (see `inside` above); the marks need no order but the gate's own.
 ;
-; Spinning is plain loads: LLVM has no portable pause (the x86 and AArch64 ones are target intrinsics, and reading the cycle
-; counter traps on AArch64). The loop is short enough for a hyper-thread beside it not to suffer long, and after
-; each round sched_yield lets whoever has work use this core: with fewer cores than threads that is what progress needs.
+; How long it spins: 50,000 loads, one a cycle, are some 12 us, about what a sleep and a wake-up cost (measured: 17 us a
+; region). So the wrong guess costs at most as much again, and the gaps between a network's layers are mostly shorter. Plain
+; loads, because LLVM has no portable pause: those of x86 and AArch64 are target intrinsics, and the cycle counter traps on
+; AArch64. No sched_yield: on a core that others want, Linux makes a yielding thread wait a whole time slice, milliseconds,
+; where a thread that slept is run soon after it is woken.
 define internal void @graphc_pool_await(ptr %pool, i64 %mask, i1 %set, i64 %mark, ptr %signal) {
 entry:
   %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 12
-  br label %round
-round:
-  %rounds = phi i32 [ 0, %entry ], [ %rounds.next, %yield ]
   br label %spin
 spin:
-  %spins = phi i32 [ 0, %round ], [ %spins.next, %again ]
+  %spins = phi i32 [ 0, %entry ], [ %spins.next, %again ]
   %gate = load atomic i64, ptr %pool acquire, align 64
   %bits = and i64 %gate, %mask
   %nonzero = icmp ne i64 %bits, 0
@@ -322,14 +324,8 @@ spin:
   br i1 %ready, label %end, label %again
 again:
   %spins.next = add i32 %spins, 1
-  %spun = icmp eq i32 %spins.next, 1000                 ; about 0.5 us
-  br i1 %spun, label %yield, label %spin
-yield:
-  %yielded = call i32 @sched_yield()                    ; about 0.5 us where nobody else wants the core
-  %rounds.next = add i32 %rounds, 1
-  %tired = icmp eq i32 %rounds.next, 10
-  br i1 %tired, label %sleep, label %round
-
+  %tired = icmp eq i32 %spins.next, 50000
+  br i1 %tired, label %sleep, label %spin
 sleep:
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
   %marked = atomicrmw add ptr %pool, i64 %mark monotonic, align 64
@@ -361,9 +357,9 @@ define internal void @graphc_pool_wake(ptr %pool, ptr %signal) {
 
 ; ---- starting and stopping -------------------------------------------------------------------------------------------
 
-; Sets everything but `threads` up for this process and starts threads - 1 workers. If one cannot be started it stops
-; the others and returns false, `workers` being 0. (The inits cannot fail: with default attributes glibc and musl only
-; write the memory, which is also why they may overwrite what a fork left behind.)
+; Sets up everything but `threads` for this process and starts threads - 1 workers. If one cannot be started it ends the
+; others and returns false, with workers = 0. (The inits cannot fail: with default attributes glibc and musl only write
+; the memory, which is also why they may overwrite what a fork left behind.)
 define internal i1 @graphc_pool_start(ptr %pool) {
 entry:
   %threads.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 6
@@ -407,7 +403,7 @@ define internal void @graphc_pool_stop(ptr %pool) {
 entry:
   %workers.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 7
   %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
-  %old = atomicrmw or ptr %pool, i64 2 monotonic, align 64  ; STOP; monotonic: it publishes nothing, joining orders the rest
+  %old = atomicrmw or ptr %pool, i64 2 monotonic, align 64 ; STOP; monotonic: it publishes nothing
   call void @graphc_pool_wake(ptr %pool, ptr %work)
   br label %next
 next:
@@ -423,29 +419,4 @@ join:
   br label %next
 end:
   ret void
-}
-
-; How many CPUs the system lets this process use (taskset and container CPU sets count, bandwidth quotas do not); 1 if it
-; does not say. The mask is for 8192 CPUs, the most that Linux can be built for.
-define internal i32 @graphc_pool_allowed_cpus() {
-entry:
-  %mask = alloca [128 x i64], align 8
-  %error = call i32 @sched_getaffinity(i32 0, i64 1024, ptr %mask)
-  %failed = icmp ne i32 %error, 0
-  br i1 %failed, label %unknown, label %word
-word:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %word ]
-  %sum = phi i64 [ 0, %entry ], [ %sum.next, %word ]
-  %word.p = getelementptr i64, ptr %mask, i64 %i
-  %bits = load i64, ptr %word.p
-  %ones = call i64 @llvm.ctpop.i64(i64 %bits)
-  %sum.next = add i64 %sum, %ones
-  %i.next = add i64 %i, 1
-  %end = icmp eq i64 %i.next, 128
-  br i1 %end, label %counted, label %word
-counted:
-  %cpus = trunc i64 %sum.next to i32
-  ret i32 %cpus
-unknown:
-  ret i32 1
 }

@@ -1,0 +1,62 @@
+"""The generic kernel: any loop nest, as graphc/codegen/emit.py emits it."""
+
+from llvmlite import ir
+
+from graphc.codegen.emit import NestEmitter
+from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, walk
+from graphc.ir import Dim, DimLike, dims
+from graphc.ops.scalar import Call, Expr
+
+
+class LoopNestKernel:
+    """Runs one nest; `op` is the name of the op that it belongs to."""
+
+    reason = "the generic kernel: none is made for this op and shape"
+
+    def __init__(self, op: str, nest: Nest, lanes: int) -> None:
+        self.name = f"nest_{op}"
+        self._nest, self._emitter = nest, NestEmitter(nest, lanes)
+        self.buffers, self.sizes, self.tasks = self._emitter.buffers, self._emitter.sizes, self._emitter.tasks
+
+    @property
+    def key(self) -> str:
+        """The nest as text, with its buffers and symbolic dims numbered in order of appearance."""
+        names = {b.name: f"b{i}" for i, b in enumerate(self.buffers)}
+        numbers = {d: f"s{i}" for i, d in enumerate(self.sizes)}
+
+        def dim(d: DimLike) -> str:
+            return numbers[d] if isinstance(d, Dim) else str(d)
+
+        def element(buffer: Buffer, index: tuple[Expr, ...]) -> str:
+            shape = ",".join(map(dim, buffer.shape))
+            return f"{names[buffer.name]}:{buffer.type.dtype.value}[{shape}]{buffer.layout}[{','.join(map(show, index))}]"
+
+        def show(e: Expr) -> str:
+            match e:
+                case Var():
+                    return f"{e.name}<{dim(e.extent)}"
+                case Size(dim=d):
+                    return numbers[d]
+                case Load(buffer=buffer, index=index, fill=fill):
+                    return f"{element(buffer, index)} else {fill}"
+                case Reduce(kind=kind, vars=vars, body=body):
+                    return f"{kind}({','.join(map(show, vars))}: {show(body)})"
+                case Call(fn=fn, args=args):
+                    return f"{fn}({','.join(map(show, args))})"
+            return str(e)
+
+        nest = self._nest
+        where = f" where {show(nest.where)}" if nest.where else ""
+        head = f"for {' '.join(map(show, nest.loops))} ({nest.parallel}): {element(nest.output, nest.index)}"
+        return f"{self.name} {head} = {show(nest.value)}{where}"
+
+    @property
+    def work(self) -> DimLike:
+        """The product of all loop and reduction extents."""
+        points = dims.product([v.extent for v in self._nest.loops])
+        inside = [v.extent for e in walk(self._nest.value) if isinstance(e, Reduce) for v in e.vars]
+        return points * dims.product(inside)
+
+    def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
+        """Fill the body of the function."""
+        self._emitter.emit(b, function)

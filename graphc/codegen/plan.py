@@ -1,0 +1,165 @@
+"""What a network does when it runs: which kernels, in which order, and where every tensor lies.
+
+The places are the caller's inputs and outputs, the weights (one block, read-only) and the workspace, which is divided
+into slots. Tensors whose lives do not overlap share a slot; its size is the largest of theirs, an expression in N, H
+and W that is evaluated once per shape, so the peak is known before the run and nothing is allocated during it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphc import ops
+from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.nest import Buffer
+from graphc.codegen.select import select_kernels
+from graphc.codegen.target import Target
+from graphc.errors import GraphcError, UnsupportedError
+from graphc.ir import Array, DimLike, Graph, Node, Value, dims
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+NOMINAL = 224  # pixels: the size at which slots are fitted; any would do, the usual one fits best
+VIEWS = (ops.Identity, ops.Dropout)  # ops whose result is their input's bytes, unchanged
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a buffer lies: `kind` is "input", "output", "weights" or "slot", with its number or byte offset."""
+
+    kind: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel applied to buffers, on behalf of a node."""
+
+    node: Node
+    kernel: Kernel
+
+
+@dataclass
+class Plan:
+    """Steps in order, the place of every buffer, and the byte sizes (expressions) that share each slot."""
+
+    graph: Graph
+    steps: list[Step] = field(default_factory=list)
+    places: dict[str, Place] = field(default_factory=dict)
+    slots: list[list[DimLike]] = field(default_factory=list)
+    weights: list[tuple[int, Value]] = field(default_factory=list)
+    weight_bytes: int = 0
+
+    def weight_block(self) -> bytearray:
+        """The weights as they lie in memory."""
+        block = bytearray(self.weight_bytes)
+        for start, value in self.weights:
+            data: Array = self.graph.constants[value].array
+            block[start : start + data.nbytes] = data.tobytes()
+        return block
+
+    def peak_bytes(self, sizes: dict[str, int]) -> int:
+        """The workspace that a run of these sizes takes."""
+        return sum(align(max(dims.evaluate(d, sizes) for d in slot)) for slot in self.slots)
+
+
+def align(size: int) -> int:
+    """`size` rounded up to a multiple of ALIGNMENT."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def buffer_bytes(buffer: Buffer) -> DimLike:
+    """The bytes that a buffer takes."""
+    return dims.product(buffer.layout.stored_shape(buffer.shape)) * buffer.type.dtype.size
+
+
+def make_plan(graph: Graph, target: Target) -> Plan:
+    """Choose kernels and places; UnsupportedError lists every node for which there is no code."""
+    plan = Plan(graph)
+    buffers = _place_constants(plan)
+    problems: list[str] = []
+    for node in graph.nodes:
+        inputs = [buffers[v] for v in node.inputs]
+        if isinstance(node.op, VIEWS):
+            buffers[node.outputs[0]] = inputs[0].view(*node.outputs[0].type.shape)
+            continue
+        outputs = [Buffer(v.name, v.type) for v in node.outputs]
+        buffers |= zip(node.outputs, outputs, strict=True)
+        try:
+            kernels = select_kernels(node.op, inputs, outputs, target)
+        except GraphcError as error:
+            problems.append(f"{node}: {error}")
+            continue
+        plan.steps += [Step(node, kernel) for kernel in kernels]
+    if problems:
+        raise UnsupportedError(f"network '{graph.name}' cannot be compiled", problems)
+    _place_outputs(plan, buffers, target)
+    _place_slots(plan)
+    return plan
+
+
+def _place_constants(plan: Plan) -> dict[Value, Buffer]:
+    buffers: dict[Value, Buffer] = {}
+    for i, v in enumerate(plan.graph.inputs):
+        buffers[v] = Buffer(v.name, v.type)
+        plan.places[v.name] = Place("input", i)
+    for param in plan.graph.params.values():
+        v = param.value
+        buffers[v] = Buffer(v.name, v.type)
+        plan.places[v.name] = Place("weights", plan.weight_bytes)
+        plan.weights.append((plan.weight_bytes, v))
+        elements = v.type.elements
+        assert isinstance(elements, int)
+        plan.weight_bytes = align(plan.weight_bytes + elements * v.type.dtype.size)
+    return buffers
+
+
+def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> None:
+    """Let each output be computed where the caller wants it; copy it there if its bytes already have a place."""
+    for i, (name, v) in enumerate(zip(plan.graph.output_names, plan.graph.outputs, strict=True)):
+        buffer = buffers[v]
+        if buffer.name not in plan.places:
+            plan.places[buffer.name] = Place("output", i)
+            continue
+        result = Buffer(f"output {i}", v.type)
+        plan.places[result.name] = Place("output", i)
+        node = Node(f"copy to {name}", ops.Identity(), (v,), ())
+        plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [result], target)]
+
+
+def _place_slots(plan: Plan) -> None:
+    """Give every other buffer a slot that is free for as long as the buffer lives."""
+    last_use = {b.name: i for i, step in enumerate(plan.steps) for b in step.kernel.buffers}
+    nominal = {s: NOMINAL if s in ("H", "W") else 1 for s in plan.graph.symbols}
+    free: list[int] = []
+    for i, step in enumerate(plan.steps):
+        for buffer in step.kernel.buffers:
+            if buffer.name not in plan.places:
+                size = buffer_bytes(buffer)
+                slot = _fitting_slot(plan, free, dims.evaluate(size, nominal), nominal)
+                plan.slots[slot] = list(dict.fromkeys([*plan.slots[slot], size]))
+                plan.places[buffer.name] = Place("slot", slot)
+        released = [b.name for b in step.kernel.buffers if last_use[b.name] == i]
+        free += sorted({plan.places[n].index for n in released if plan.places[n].kind == "slot"})
+
+
+def _fitting_slot(plan: Plan, free: list[int], size: int, nominal: dict[str, int]) -> int:
+    """The smallest free slot that holds `size` bytes, else the largest one (it grows), else a new one."""
+    if not free:
+        plan.slots.append([])
+        return len(plan.slots) - 1
+
+    def rank(slot: int) -> tuple[bool, int]:
+        capacity = max(dims.evaluate(d, nominal) for d in plan.slots[slot])
+        return capacity < size, abs(capacity - size)
+
+    best = min(free, key=rank)
+    free.remove(best)
+    return best
+
+
+def describe(plan: Plan, steps: Sequence[Step] | None = None) -> str:
+    """One line for each step: kernel, node, operands and why this kernel."""
+    lines = []
+    for step in steps or plan.steps:
+        operands = ", ".join(b.name for b in step.kernel.buffers)
+        lines.append(f"{step.kernel.name}  {step.node.name}  ({operands})  tasks={step.kernel.tasks}  {step.kernel.reason}")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""Products of matrices: the fully connected layer, and NumPy's matmul."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.errors import ShapeError
+from graphc.ir import Array, Op, TensorType, dims
+from graphc.ops.conv import check_count
+from graphc.ops.elementwise import broadcast_shapes
+from graphc.ops.epilogue import apply_epilogue, check_epilogue
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """y[...,k] = b[k] + sum over c of x[...,c] * w[k,c].
+
+    x [...,C], w [K,C], b [K] (present if `bias`), y [...,K]; all of one float dtype. `epilogue` as in conv2d.
+    """
+
+    name: ClassVar[str] = "linear"
+    bias: bool = True
+    epilogue: str | None = None
+
+    def infer(self, *types: TensorType) -> TensorType:
+        check_count(types, self.bias)
+        x, w = types[:2]
+        if x.rank < 1 or not x.dtype.is_float:
+            raise ShapeError(f"expected float features [...,C], got {x}")
+        if not isinstance(x.shape[-1], int):
+            raise ShapeError(f"x {x} has a feature count that depends on the image size, expected a constant: give the "
+                             f"input a fixed size or use fully_convolutional")
+        if w.rank != 2 or w.dtype != x.dtype:
+            raise ShapeError(f"weight must be {x.dtype.value}[K,C], got {w}")
+        k, c = w.static_shape()
+        if x.shape[-1] != c:
+            raise ShapeError(f"weight {w} wants {c} features, x {x} has {x.shape[-1]}")
+        if self.bias and types[2] != x.with_shape(k):
+            raise ShapeError(f"bias must be {x.with_shape(k)}, got {types[2]}")
+        return check_epilogue(self.epilogue, x.with_shape(*x.shape[:-1], k), types[2 + self.bias :])
+
+    def eval(self, *arrays: Array) -> Array:
+        x, w = arrays[:2]
+        y = x @ w.T
+        if self.bias:
+            y = y + arrays[2]
+        return apply_epilogue(self.epilogue, np.asarray(y), arrays[2 + self.bias :])
+
+
+@dataclass(frozen=True)
+class MatMul(Op):
+    """y[...,i,k] = sum over j of a[...,i,j] * b[...,j,k], by NumPy's rules.
+
+    The leading dims broadcast. An operand with one dim is a row (as `a`) or a column (as `b`), and y lacks that dim.
+    """
+
+    name: ClassVar[str] = "matmul"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        if len(types) != 2:
+            raise ShapeError(f"expected 2 inputs, got {len(types)}")
+        a, b = types
+        if a.rank < 1 or b.rank < 1 or a.dtype != b.dtype or not a.dtype.is_float:
+            raise ShapeError(f"expected two matrices of one float dtype, got {a} and {b}")
+        inner = b.shape[-2 if b.rank > 1 else 0]
+        if not dims.same(a.shape[-1], inner):
+            raise ShapeError(f"a {a} has {a.shape[-1]} columns, b {b} has {inner} rows")
+        return a.with_shape(*broadcast_shapes([a.shape[:-2], b.shape[:-2]]), *a.shape[-2:-1], *b.shape[-1:][: b.rank - 1])
+
+    def eval(self, *arrays: Array) -> Array:
+        return np.asarray(np.matmul(*arrays))

@@ -1,0 +1,82 @@
+"""Windows that slide over an image: the arithmetic that convolutions and pools share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.errors import ShapeError
+from graphc.ir import Array, DimLike, TensorType, dims
+
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]  # top, left, bottom, right: the order of ONNX's `pads`
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of `kernel` cells, `dilation` apart, that moves by `stride` over an image with `padding` around it.
+
+    With `ceil_mode`, a last window may reach beyond the padding if it starts in the image or in the padding before it
+    (PyTorch's rule).
+    """
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        check_integers("kernel", self.kernel, 2, 1)
+        check_integers("stride", self.stride, 2, 1)
+        check_integers("padding", self.padding, 4, 0)
+        check_integers("dilation", self.dilation, 2, 1)
+
+    @property
+    def extent(self) -> Pair:
+        """How many rows and columns lie between a window's first and last cell, both included."""
+        (r, s), (dr, ds) = self.kernel, self.dilation
+        return dr * (r - 1) + 1, ds * (s - 1) + 1
+
+    @property
+    def stays_inside(self) -> bool:
+        """Whether no window reaches outside the image."""
+        return not any(self.padding) and not self.ceil_mode
+
+    def positions(self, height: DimLike, width: DimLike) -> tuple[DimLike, DimLike]:
+        """P and Q, how many windows fit: floor((size + padding - extent) / stride) + 1, or as `ceil_mode` says."""
+        top, left, bottom, right = self.padding
+        return self._count(0, height, top, bottom), self._count(1, width, left, right)
+
+    def _count(self, axis: int, size: DimLike, before: int, after: int) -> DimLike:
+        extent, stride = self.extent[axis], self.stride[axis]
+        if self.ceil_mode:
+            # min(ceil((size + before + after - extent) / stride) + 1, ceil((size + before) / stride))
+            count = dims.ceil_div(size + (before + min(after - extent + stride, 0)), stride)
+        else:
+            count = (size + (before + after - extent)) // stride + 1
+        if isinstance(count, int) and count < 1:
+            raise ShapeError(f"a window of {extent} does not fit size {size} padded by {before}+{after}")
+        return count
+
+    def cut(self, x: Array, fill: float) -> Array:
+        """All windows of x[N,C,H,W] as a view [N,C,P,Q,R,S] of a copy with `fill` around the image."""
+        borders = [(0, 0), (0, 0)]
+        for axis, count in enumerate(self.positions(*x.shape[2:])):
+            before = self.padding[axis]
+            needed = (dims.evaluate(count, {}) - 1) * self.stride[axis] + self.extent[axis]
+            borders.append((before, max(needed - before - x.shape[2 + axis], 0)))
+        padded = np.pad(x, borders, constant_values=fill)
+        view = np.lib.stride_tricks.sliding_window_view(padded, self.extent, axis=(2, 3))
+        return view[:, :, :: self.stride[0], :: self.stride[1], :: self.dilation[0], :: self.dilation[1]]
+
+
+def check_integers(name: str, values: tuple[int, ...], length: int, least: int) -> None:
+    """ShapeError unless `values` are `length` integers of at least `least`."""
+    if len(values) != length or not all(isinstance(v, int) and v >= least for v in values):
+        raise ShapeError(f"{name} must be {length} integers of at least {least}, got {values}")
+
+
+def check_image(x: TensorType) -> None:
+    """ShapeError unless x is a float [N,C,H,W] with a constant number of channels."""
+    if x.rank != 4 or not x.dtype.is_float or not isinstance(x.shape[1], int):
+        raise ShapeError(f"expected a float image batch [N,C,H,W] with constant C, got {x}")

@@ -1,0 +1,64 @@
+"""Every environment setting of graphc, with its meaning: no other module reads the environment.
+
+A setting is read when it is used, so a test or a notebook can change it between two calls.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphc.errors import InputError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable: what it does and what it may hold. An empty value means that it is not set."""
+
+    name: str
+    expects: str
+    meaning: str
+
+    @property
+    def text(self) -> str:
+        """What the environment holds, or an empty string."""
+        return os.environ.get(self.name, "").strip()
+
+    def integer(self, least: int) -> int | None:
+        """The value as an integer of at least `least`; None if not set, InputError if it is something else."""
+        if not self.text:
+            return None
+        if not (self.text.isascii() and self.text.isdigit() and int(self.text) >= least):
+            raise InputError(f"{self.name}: expected {self.expects}, got {self.text!r}")
+        return int(self.text)
+
+
+DUMP = Setting(
+    "GRAPHC_DUMP", "a folder", "write the graph before the first pass and after every pass into this folder"
+)
+STOP_AFTER = Setting("GRAPHC_STOP_AFTER", "an integer of at least 0", "run only the first n passes of the pipeline")
+NUM_THREADS = Setting(
+    "GRAPHC_NUM_THREADS", "an integer of at least 1", "threads of a run; by default every CPU that the process may use"
+)
+SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS)
+
+
+def dump_folder() -> Path | None:
+    """The folder of GRAPHC_DUMP, created if need be; None if not set, InputError if it cannot be a folder."""
+    if not DUMP.text:
+        return None
+    folder = Path(DUMP.text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{DUMP.name}: expected {DUMP.expects}, got {DUMP.text!r} ({error.strerror})") from None
+    return folder
+
+
+def stop_after() -> int | None:
+    """How many passes GRAPHC_STOP_AFTER allows; None if all."""
+    return STOP_AFTER.integer(0)
+
+
+def num_threads() -> int:
+    """How many threads a run uses: GRAPHC_NUM_THREADS, or the CPUs that this process may use."""
+    return NUM_THREADS.integer(1) or len(os.sched_getaffinity(0))

@@ -1,0 +1,391 @@
+; The C interface of a compiled network, the same code in process and in an artefact. The compiler replaces `NAME` by the
+; network's name and defines, beside this text, everything that differs between networks:
+;
+;   @graphc_prepare(ptr sizes, ptr table) -> i32   checks the sizes (in the order of the symbols), fills the table with
+;                                                  all that depends on them; word 0 is the workspace in bytes
+;   @graphc_forward(ptr frame, ptr pool)           runs the kernels; the frame holds addresses: table, weights,
+;                                                  workspace, the inputs, the outputs
+;   @graphc_output_dims(ptr table, i32 output, ptr dims)   stores the dims of an output
+;   @graphc_symbols, @graphc_inputs, @graphc_outputs, @graphc_table_words, @graphc_weight_bytes   (i64) how many
+;   @graphc_frame_words                            3 + inputs + outputs
+;   @graphc_weights (ptr)                          the embedded weights, or null
+;   @graphc_weights_header ([64 x i8])             what a weights file begins with
+;   @graphc_metadata                               JSON, zero-terminated
+;   @graphc_messages ([n x ptr]), @graphc_message_count (i32)   the errors from code 100 on
+;
+; Codes: 0 to 9 below in @graphc_errors; 100 + i is the i-th requirement on the sizes that does not hold.
+;
+; A network is %graphc.net, then the table, then the sizes that the table was made for:
+;   0 pool   1 weights   2 workspace, grown on demand   3 its bytes   4 mapped weights file or null   5 its bytes
+;   6 pthread_mutex_t (at most 48 bytes, see pool.ll): one run at a time, others wait
+%graphc.net = type { ptr, ptr, ptr, i64, ptr, i64, [64 x i8] }
+
+@graphc_e0 = internal constant [3 x i8] c"ok\00"
+@graphc_e1 = internal constant [59 x i8] c"an argument is null, not aligned, negative or out of range\00"
+@graphc_e2 = internal constant [46 x i8] c"a size is less than 1 or more than 2147483647\00"
+@graphc_e3 = internal constant [53 x i8] c"the sizes are too large: a tensor exceeds 2^62 bytes\00"
+@graphc_e4 = internal constant [14 x i8] c"out of memory\00"
+@graphc_e5 = internal constant [70 x i8] c"the workspace is too small or not aligned to 64 (see workspace_bytes)\00"
+@graphc_e6 = internal constant [30 x i8] c"a thread could not be started\00"
+@graphc_e7 = internal constant [35 x i8] c"the weights file could not be read\00"
+@graphc_e8 = internal constant [53 x i8] c"the weights are missing or not those of this network\00"
+@graphc_e9 = internal constant [65 x i8] c"the height or width differs from the one the network is fixed to\00"
+@graphc_unknown = internal constant [19 x i8] c"unknown error code\00"
+@graphc_errors = internal constant [10 x ptr] [
+  ptr @graphc_e0, ptr @graphc_e1, ptr @graphc_e2, ptr @graphc_e3, ptr @graphc_e4,
+  ptr @graphc_e5, ptr @graphc_e6, ptr @graphc_e7, ptr @graphc_e8, ptr @graphc_e9 ]
+
+declare ptr @calloc(i64, i64)
+declare i32 @memcmp(ptr, ptr, i64)
+declare i32 @open(ptr, i32, ...)
+declare i64 @lseek(i32, i64, i32)
+declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
+declare i32 @munmap(ptr, i64)
+declare i32 @close(i32)
+
+define i32 @NAME_abi_version() {
+  ret i32 1
+}
+
+define ptr @NAME_metadata() {
+  ret ptr @graphc_metadata
+}
+
+; const char *NAME_strerror(int code)
+define ptr @NAME_strerror(i32 %code) {
+  %general = icmp ult i32 %code, 10
+  br i1 %general, label %is_general, label %not_general
+is_general:
+  %p = getelementptr ptr, ptr @graphc_errors, i32 %code
+  %m = load ptr, ptr %p
+  ret ptr %m
+not_general:
+  %count = load i32, ptr @graphc_message_count
+  %i = sub i32 %code, 100
+  %known = icmp ult i32 %i, %count
+  br i1 %known, label %is_known, label %is_unknown
+is_known:
+  %q = getelementptr ptr, ptr @graphc_messages, i32 %i
+  %n = load ptr, ptr %q
+  ret ptr %n
+is_unknown:
+  ret ptr @graphc_unknown
+}
+
+; int NAME_create(NAME **net, int threads, const char *weights_file): null for the embedded weights
+define i32 @NAME_create(ptr %out, i32 %threads, ptr %path) {
+  %no_file = icmp eq ptr %path, null
+  br i1 %no_file, label %embedded, label %check
+embedded:
+  %e = call i32 @NAME_create_from_memory(ptr %out, i32 %threads, ptr null, i64 0)
+  ret i32 %e
+check:
+  %no_out = icmp eq ptr %out, null
+  br i1 %no_out, label %bad_argument, label %file
+bad_argument:
+  ret i32 1
+file:
+  store ptr null, ptr %out
+  %fd = call i32 (ptr, i32, ...) @open(ptr %path, i32 0)                     ; O_RDONLY
+  %closed = icmp slt i32 %fd, 0
+  br i1 %closed, label %unreadable, label %size
+unreadable:
+  ret i32 7
+size:
+  %bytes = call i64 @lseek(i32 %fd, i64 0, i32 2)                            ; SEEK_END
+  %weight_bytes = load i64, ptr @graphc_weight_bytes
+  %wanted = add i64 %weight_bytes, 64
+  %right = icmp eq i64 %bytes, %wanted
+  br i1 %right, label %map, label %wrong
+wrong:
+  call i32 @close(i32 %fd)
+  ret i32 8
+map:
+  %m = call ptr @mmap(ptr null, i64 %bytes, i32 1, i32 2, i32 %fd, i64 0)    ; PROT_READ, MAP_PRIVATE
+  call i32 @close(i32 %fd)
+  %failed = icmp eq ptr %m, inttoptr (i64 -1 to ptr)                         ; MAP_FAILED
+  br i1 %failed, label %unreadable, label %header
+header:
+  %differs = call i32 @memcmp(ptr %m, ptr @graphc_weights_header, i64 64)
+  %same = icmp eq i32 %differs, 0
+  br i1 %same, label %create, label %unmap_wrong
+unmap_wrong:
+  call i32 @munmap(ptr %m, i64 %bytes)
+  ret i32 8
+create:
+  %weights = getelementptr i8, ptr %m, i64 64
+  %code = call i32 @NAME_create_from_memory(ptr %out, i32 %threads, ptr %weights, i64 %weight_bytes)
+  %ok = icmp eq i32 %code, 0
+  br i1 %ok, label %keep, label %unmap
+unmap:
+  call i32 @munmap(ptr %m, i64 %bytes)
+  ret i32 %code
+keep:
+  %net = load ptr, ptr %out
+  %p4 = getelementptr %graphc.net, ptr %net, i32 0, i32 4
+  store ptr %m, ptr %p4
+  %p5 = getelementptr %graphc.net, ptr %net, i32 0, i32 5
+  store i64 %bytes, ptr %p5
+  ret i32 0
+}
+
+; int NAME_create_from_memory(NAME **net, int threads, const void *weights, int64_t bytes): the caller keeps the weights
+; alive for as long as the network; null for the embedded ones
+define i32 @NAME_create_from_memory(ptr %out, i32 %threads, ptr %given, i64 %bytes) {
+  %no_out = icmp eq ptr %out, null
+  br i1 %no_out, label %bad_argument, label %check
+bad_argument:
+  ret i32 1
+check:
+  store ptr null, ptr %out
+  %too_many = icmp ugt i32 %threads, 1024                                    ; negative counts as huge
+  br i1 %too_many, label %bad_argument, label %choose
+choose:
+  %embedded = load ptr, ptr @graphc_weights
+  %use_embedded = icmp eq ptr %given, null
+  %weights = select i1 %use_embedded, ptr %embedded, ptr %given
+  %weight_bytes = load i64, ptr @graphc_weight_bytes
+  %length = select i1 %use_embedded, i64 %weight_bytes, i64 %bytes
+  %missing = icmp eq ptr %weights, null
+  %needed = icmp ne i64 %weight_bytes, 0
+  %absent = and i1 %missing, %needed
+  %mismatch = icmp ne i64 %length, %weight_bytes
+  %bad_weights = or i1 %absent, %mismatch
+  br i1 %bad_weights, label %no_weights, label %allocate
+no_weights:
+  ret i32 8
+allocate:
+  %table_words = load i64, ptr @graphc_table_words
+  %symbols = load i64, ptr @graphc_symbols
+  %words = add i64 %table_words, %symbols
+  %tail = mul i64 %words, 8
+  %all = add i64 %tail, ptrtoint (ptr getelementptr (%graphc.net, ptr null, i32 1) to i64)
+  %net = call ptr @calloc(i64 1, i64 %all)                                   ; sizes of 0 match no run: not prepared
+  %no_memory = icmp eq ptr %net, null
+  br i1 %no_memory, label %fail_memory, label %threads_start
+fail_memory:
+  ret i32 4
+threads_start:
+  %pool_error = call i32 @graphc_pool_create(ptr %net, i32 %threads)
+  switch i32 %pool_error, label %fail_thread [ i32 0, label %finish i32 1, label %fail_pool_memory ]
+fail_pool_memory:
+  call void @free(ptr %net)
+  ret i32 4
+fail_thread:
+  call void @free(ptr %net)
+  ret i32 6
+finish:
+  %p1 = getelementptr %graphc.net, ptr %net, i32 0, i32 1
+  store ptr %weights, ptr %p1
+  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  call i32 @pthread_mutex_init(ptr %mutex, ptr null)
+  store ptr %net, ptr %out
+  ret i32 0
+}
+
+; void NAME_destroy(NAME *net): null is allowed
+define void @NAME_destroy(ptr %net) {
+  %none = icmp eq ptr %net, null
+  br i1 %none, label %done, label %release
+release:
+  %pool = load ptr, ptr %net
+  call void @graphc_pool_destroy(ptr %pool)
+  %p2 = getelementptr %graphc.net, ptr %net, i32 0, i32 2
+  %workspace = load ptr, ptr %p2
+  call void @free(ptr %workspace)
+  %p4 = getelementptr %graphc.net, ptr %net, i32 0, i32 4
+  %mapped = load ptr, ptr %p4
+  %p5 = getelementptr %graphc.net, ptr %net, i32 0, i32 5
+  %bytes = load i64, ptr %p5
+  %no_map = icmp eq ptr %mapped, null
+  br i1 %no_map, label %last, label %unmap
+unmap:
+  call i32 @munmap(ptr %mapped, i64 %bytes)
+  br label %last
+last:
+  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  call i32 @pthread_mutex_destroy(ptr %mutex)
+  call void @free(ptr %net)
+  br label %done
+done:
+  ret void
+}
+
+; int64_t NAME_workspace(const int64_t *sizes): bytes that a run needs, or minus an error code
+define i64 @NAME_workspace(ptr %sizes) {
+  %null = icmp eq ptr %sizes, null
+  br i1 %null, label %bad_argument, label %prepare
+bad_argument:
+  ret i64 -1
+prepare:
+  %table_words = load i64, ptr @graphc_table_words
+  %table = alloca i64, i64 %table_words
+  %code = call i32 @graphc_prepare(ptr %sizes, ptr %table)
+  %ok = icmp eq i32 %code, 0
+  br i1 %ok, label %good, label %bad
+good:
+  %bytes = load i64, ptr %table
+  ret i64 %bytes
+bad:
+  %wide = sext i32 %code to i64
+  %negative = sub i64 0, %wide
+  ret i64 %negative
+}
+
+; int NAME_output_dims(const int64_t *sizes, int output, int64_t *dims)
+define i32 @NAME_output_dims(ptr %sizes, i32 %output, ptr %dims) {
+  %null_sizes = icmp eq ptr %sizes, null
+  %null_dims = icmp eq ptr %dims, null
+  %null = or i1 %null_sizes, %null_dims
+  %outputs = load i64, ptr @graphc_outputs
+  %index = zext i32 %output to i64
+  %beyond = icmp uge i64 %index, %outputs
+  %bad = or i1 %null, %beyond
+  br i1 %bad, label %bad_argument, label %prepare
+bad_argument:
+  ret i32 1
+prepare:
+  %table_words = load i64, ptr @graphc_table_words
+  %table = alloca i64, i64 %table_words
+  %code = call i32 @graphc_prepare(ptr %sizes, ptr %table)
+  %ok = icmp eq i32 %code, 0
+  br i1 %ok, label %good, label %failed
+good:
+  call void @graphc_output_dims(ptr %table, i32 %output, ptr %dims)
+  br label %failed
+failed:
+  ret i32 %code
+}
+
+; int NAME_call(NAME *net, const void *const *inputs, const int64_t *sizes, void *const *outputs, void *workspace,
+;               int64_t workspace_bytes)
+; A null workspace means the network's own, which grows when a larger size comes.
+define i32 @NAME_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes) {
+  %n0 = icmp eq ptr %net, null
+  %n1 = icmp eq ptr %inputs, null
+  %n2 = icmp eq ptr %sizes, null
+  %n3 = icmp eq ptr %outputs, null
+  %n4 = or i1 %n0, %n1
+  %n5 = or i1 %n2, %n3
+  %null = or i1 %n4, %n5
+  br i1 %null, label %bad_argument, label %frame
+bad_argument:
+  ret i32 1
+frame:
+  %frame_words = load i64, ptr @graphc_frame_words
+  %f = alloca ptr, i64 %frame_words
+  %input_count = load i64, ptr @graphc_inputs
+  %output_count = load i64, ptr @graphc_outputs
+  %f_inputs = getelementptr ptr, ptr %f, i64 3
+  %in_ok = call i1 @graphc_copy_addresses(ptr %f_inputs, ptr %inputs, i64 %input_count)
+  %f_outputs = getelementptr ptr, ptr %f_inputs, i64 %input_count
+  %out_ok = call i1 @graphc_copy_addresses(ptr %f_outputs, ptr %outputs, i64 %output_count)
+  %both = and i1 %in_ok, %out_ok
+  br i1 %both, label %enter, label %bad_argument
+enter:
+  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  call i32 @pthread_mutex_lock(ptr %mutex)
+  %code = call i32 @graphc_run_locked(ptr %net, ptr %f, ptr %sizes, ptr %workspace, i64 %workspace_bytes)
+  call i32 @pthread_mutex_unlock(ptr %mutex)
+  ret i32 %code
+}
+
+; Copies `count` addresses; false if one is null or not a multiple of 4 (the size of a float)
+define internal i1 @graphc_copy_addresses(ptr %to, ptr %from, i64 %count) {
+  br label %head
+head:
+  %i = phi i64 [ 0, %0 ], [ %next, %body ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %look, label %good
+look:
+  %source = getelementptr ptr, ptr %from, i64 %i
+  %a = load ptr, ptr %source
+  %bits = ptrtoint ptr %a to i64
+  %low = and i64 %bits, 3
+  %aligned = icmp eq i64 %low, 0
+  %exists = icmp ne ptr %a, null
+  %fine = and i1 %aligned, %exists
+  br i1 %fine, label %body, label %bad
+body:
+  %target = getelementptr ptr, ptr %to, i64 %i
+  store ptr %a, ptr %target
+  %next = add i64 %i, 1
+  br label %head
+good:
+  ret i1 1
+bad:
+  ret i1 0
+}
+
+; One run, with the network's mutex held
+define internal i32 @graphc_run_locked(ptr %net, ptr %f, ptr %sizes, ptr %given, i64 %given_bytes) {
+  %table = getelementptr %graphc.net, ptr %net, i32 1
+  %table_words = load i64, ptr @graphc_table_words
+  %last = getelementptr i64, ptr %table, i64 %table_words
+  %symbols = load i64, ptr @graphc_symbols
+  %size_bytes = mul i64 %symbols, 8
+  %first_word = load i64, ptr %table                                         ; 0 in a fresh table, then at least 64
+  %fresh = icmp eq i64 %first_word, 0
+  %changed = call i32 @memcmp(ptr %last, ptr %sizes, i64 %size_bytes)
+  %differs = icmp ne i32 %changed, 0
+  %prepare_now = or i1 %fresh, %differs
+  br i1 %prepare_now, label %prepare, label %space
+prepare:
+  store i64 0, ptr %table
+  %code = call i32 @graphc_prepare(ptr %sizes, ptr %table)
+  %ok = icmp eq i32 %code, 0
+  br i1 %ok, label %remember, label %refused
+refused:
+  store i64 0, ptr %table
+  ret i32 %code
+remember:
+  call void @llvm.memcpy.p0.p0.i64(ptr %last, ptr %sizes, i64 %size_bytes, i1 false)
+  br label %space
+space:
+  %need = load i64, ptr %table
+  %use_own = icmp eq ptr %given, null
+  br i1 %use_own, label %own, label %theirs
+theirs:
+  %bits = ptrtoint ptr %given to i64
+  %low = and i64 %bits, 63
+  %misaligned = icmp ne i64 %low, 0
+  %small = icmp slt i64 %given_bytes, %need
+  %unfit = or i1 %misaligned, %small
+  br i1 %unfit, label %bad_workspace, label %run
+bad_workspace:
+  ret i32 5
+own:
+  %p2 = getelementptr %graphc.net, ptr %net, i32 0, i32 2
+  %p3 = getelementptr %graphc.net, ptr %net, i32 0, i32 3
+  %have = load i64, ptr %p3
+  %enough = icmp sge i64 %have, %need
+  %old = load ptr, ptr %p2
+  br i1 %enough, label %run, label %grow
+grow:
+  call void @free(ptr %old)
+  store ptr null, ptr %p2
+  store i64 0, ptr %p3
+  %new = call ptr @aligned_alloc(i64 64, i64 %need)
+  %none = icmp eq ptr %new, null
+  br i1 %none, label %no_memory, label %grown
+no_memory:
+  ret i32 4
+grown:
+  store ptr %new, ptr %p2
+  store i64 %need, ptr %p3
+  br label %run
+run:
+  %workspace = phi ptr [ %given, %theirs ], [ %old, %own ], [ %new, %grown ]
+  store ptr %table, ptr %f
+  %p1 = getelementptr %graphc.net, ptr %net, i32 0, i32 1
+  %weights = load ptr, ptr %p1
+  %f1 = getelementptr ptr, ptr %f, i64 1
+  store ptr %weights, ptr %f1
+  %f2 = getelementptr ptr, ptr %f, i64 2
+  store ptr %workspace, ptr %f2
+  %pool = load ptr, ptr %net
+  call void @graphc_forward(ptr %f, ptr %pool)
+  ret i32 0
+}
+
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)

@@ -1,0 +1,35 @@
+"""Code compiled in process: LLVM's engine, kept alive for as long as a network uses its functions."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from graphc.runtime.network import SIGNATURES, Network
+
+
+class JitCode:
+    """Machine code in memory. It must outlive every function pointer, and the engine its target machine."""
+
+    def __init__(self, module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+        self.machine = machine
+        self.engine = llvm.create_mcjit_compiler(module, machine)  # takes the module over
+        self.engine.finalize_object()
+
+    def function(self, name: str, result: Any, args: tuple[Any, ...]) -> Callable[..., Any]:
+        """A C function of the module; calls release the GIL."""
+        pointer = self.engine.get_function_address(name)
+        return ctypes.CFUNCTYPE(result, *args)(pointer)
+
+
+def make_network(code: JitCode, symbol: str, weights: bytearray, threads: int,
+                 recipe: tuple[Callable[..., Network], tuple[Any, ...]]) -> Network:
+    """The callable over the functions `symbol_*` of `code`, reading its weights where they lie."""
+    functions = {name: code.function(f"{symbol}_{name}", *signature) for name, signature in SIGNATURES.items()}
+    block = (ctypes.c_char * len(weights)).from_buffer(weights) if weights else None
+
+    def create(out: Any) -> int:
+        return int(functions["create_from_memory"](out, threads, block, len(weights)))
+
+    return Network(functions, create, (code, block), recipe)

@@ -1,0 +1,145 @@
+"""A compiled network as a Python callable: the same class over code compiled in process and over a loaded library."""
+
+import ctypes
+import json
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import GraphcError, InputError
+from graphc.ir.op import Array
+from graphc.ir.sizes import bind_sizes
+from graphc.ir.types import TensorType, parse_type
+
+ABI_VERSION = 1
+_P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+
+# every entry point of runtime/api.ll that Python uses: result and arguments
+SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "abi_version": (_I, ()),
+    "metadata": (ctypes.c_char_p, ()),
+    "strerror": (ctypes.c_char_p, (_I,)),
+    "create": (_I, (_P, _I, ctypes.c_char_p)),
+    "create_from_memory": (_I, (_P, _I, _P, _L)),
+    "destroy": (None, (_P,)),
+    "workspace": (_L, (_P,)),
+    "output_dims": (_I, (_P, _I, _P)),
+    "call": (_I, (_P, _P, _P, _P, _P, _L)),
+}
+
+
+class Network:
+    """Call it with arrays, by position or by input name; it returns an array, or a tuple if it has several outputs.
+
+    Inputs may be anything with `__array__` or `__dlpack__`, of the input's dtype (float32 for images); other layouts
+    than C order are copied. A call releases the GIL, and calls from several threads run at the same time, each with a
+    workspace of its own. After a fork the child goes on with threads of its own.
+    """
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]], create: Callable[[Any], int], owner: object,
+                 recipe: tuple[Callable[..., "Network"], tuple[Any, ...]]) -> None:
+        self._functions, self._create, self._recipe = functions, create, recipe
+        version = functions["abi_version"]()
+        if version != ABI_VERSION:
+            raise GraphcError(f"compiled network: expected interface version {ABI_VERSION}, got {version}")
+        meta = json.loads(functions["metadata"]().decode())
+        self.name: str = meta["name"]
+        self.meta: dict[str, str] = meta["meta"]
+        self.inputs = tuple((name, parse_type(type)) for name, type in meta["inputs"])
+        self.outputs = tuple((name, parse_type(type)) for name, type in meta["outputs"])
+        self._symbols: tuple[str, ...] = tuple(meta["symbols"])
+        self._idle: deque[ctypes.c_void_p] = deque()
+        self._idle.append(self._new_handle())
+        self._finalizer = weakref.finalize(self, _destroy_all, self._idle, functions["destroy"], owner)
+
+    def __reduce__(self) -> tuple[Callable[..., "Network"], tuple[Any, ...]]:
+        return self._recipe
+
+    def __repr__(self) -> str:
+        def listed(values: tuple[tuple[str, TensorType], ...]) -> str:
+            return ", ".join(f"{n}: {t}" for n, t in values)
+
+        return f"<network {self.name}: ({listed(self.inputs)}) -> ({listed(self.outputs)})>"
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        arrays = self._arrange(args, named)
+        sizes = bind_sizes(self.inputs, [a.shape for a in arrays])
+        packed = (ctypes.c_int64 * len(self._symbols))(*(sizes[s] for s in self._symbols))
+        results = [np.empty(shape, type.dtype.numpy)
+                   for shape, (_, type) in zip(self._output_shapes(packed, sizes), self.outputs, strict=True)]
+        sources = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
+        targets = (ctypes.c_void_p * len(results))(*(a.ctypes.data for a in results))
+        try:
+            handle = self._idle.pop()
+        except IndexError:  # every handle is in use by another thread
+            handle = self._new_handle()
+        try:
+            self._check(self._functions["call"](handle, sources, packed, targets, None, 0), sizes)
+        finally:
+            self._idle.append(handle)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def output_shapes(self, **sizes: int) -> list[tuple[int, ...]]:
+        """The shapes of the outputs for these values of N, H and W; InputError if the network cannot take them."""
+        packed = (ctypes.c_int64 * len(self._symbols))(*(self._size(sizes, s) for s in self._symbols))
+        return self._output_shapes(packed, sizes)
+
+    def workspace_bytes(self, **sizes: int) -> int:
+        """The memory in bytes that a run of these sizes takes beside inputs, outputs and weights."""
+        packed = (ctypes.c_int64 * len(self._symbols))(*(self._size(sizes, s) for s in self._symbols))
+        result = int(self._functions["workspace"](packed))
+        self._check(-min(result, 0), sizes)
+        return result
+
+    def _size(self, sizes: Mapping[str, int], symbol: str) -> int:
+        if symbol not in sizes:
+            raise InputError(f"network '{self.name}': expected sizes {', '.join(self._symbols)}, {symbol} is missing")
+        return sizes[symbol]
+
+    def _output_shapes(self, packed: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+        shapes = []
+        for i, (_, type) in enumerate(self.outputs):
+            dims = (ctypes.c_int64 * max(1, type.rank))()
+            self._check(self._functions["output_dims"](packed, i, dims), sizes)
+            shapes.append(tuple(dims[: type.rank]))
+        return shapes
+
+    def _arrange(self, args: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
+        names = [name for name, _ in self.inputs]
+        given = dict(zip(names, args, strict=False)) | dict(named)
+        unknown = [n for n in named if n not in names or n in names[: len(args)]]
+        if len(args) > len(names) or unknown or len(given) != len(names):
+            got = ", ".join([*(f"#{i}" for i in range(len(args))), *named]) or "none"
+            raise InputError(f"network '{self.name}': expected inputs {', '.join(names)}, got {got}")
+        return [_as_array(name, type, given[name]) for name, type in self.inputs]
+
+    def _new_handle(self) -> ctypes.c_void_p:
+        handle = ctypes.c_void_p()
+        self._check(self._create(ctypes.byref(handle)), {})
+        return handle
+
+    def _check(self, code: int, sizes: Mapping[str, int]) -> None:
+        if code:
+            given = f" (got {', '.join(f'{k}={v}' for k, v in sizes.items())})" if sizes else ""
+            raise InputError(f"network '{self.name}': {self._functions['strerror'](code).decode()}{given}")
+
+
+def _destroy_all(handles: deque[ctypes.c_void_p], destroy: Callable[..., Any], _owner: object) -> None:
+    """Free the handles while their code, which `_owner` keeps loaded, still exists."""
+    while handles:
+        destroy(handles.pop())
+
+
+def _as_array(name: str, type: TensorType, given: Any) -> Array:
+    """The input as a C-contiguous array of the right dtype; InputError if it has another."""
+    try:
+        array = np.from_dlpack(given) if not hasattr(given, "__array__") and hasattr(given, "__dlpack__") else (
+            np.asarray(given))
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise InputError(f"input '{name}': expected an array, got {given.__class__.__name__} ({error})") from None
+    if array.dtype != type.dtype.numpy:
+        raise InputError(f"input '{name}': expected {type.dtype.numpy}, got {array.dtype}")
+    return np.require(array, requirements=["C", "A"])

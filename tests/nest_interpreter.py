@@ -1,0 +1,153 @@
+"""Runs loop nests with NumPy: the meaning of graphc/codegen/nest.py, to compare lowerings with the reference.
+
+Every variable is an axis of one big grid and every expression an array over it, so a nest costs a few NumPy calls;
+tests use small shapes. What the language forbids is an AssertionError here:
+  * a load without `fill`, or a store, outside its buffer, even in the branch that a `select` does not take;
+  * an expression whose operands would promote to another dtype than the one that it declares;
+  * a nest that reads the buffer it writes, or whose parallel loops store to one element twice;
+  * a reduction over a loop's own variable.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, free_vars, walk
+from graphc.ir import Array, DType, Op, TensorType, dims
+from graphc.ops.scalar import PRIMITIVES, Call, Expr, Lit
+
+REDUCERS: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.max, "min": np.min}
+GARBAGE = -987654321  # what integer buffers hold before anything is stored; float buffers hold NaN
+
+
+def run_nests(nests: list[Nest], arrays: dict[str, Array], sizes: Mapping[str, int]) -> None:
+    """Run the nests in order on `arrays`, which map buffer names to C-contiguous arrays and are written in place.
+
+    A buffer that has no array yet is a temporary or an output: it is added to `arrays`, filled with garbage. Views
+    of one name share the array.
+    """
+    for nest in nests:
+        target = nest.output
+        if target.name not in arrays:
+            shape = tuple(dims.evaluate(d, sizes) for d in target.shape)
+            garbage = np.nan if target.type.dtype.is_float else GARBAGE
+            arrays[target.name] = np.full(shape, garbage, target.type.dtype.numpy)
+        with np.errstate(all="ignore"):
+            _Grid(nest, arrays, sizes).store()
+
+
+def run_lowering(op: Op, lowering: Callable[..., Iterable[Nest]], *inputs: Array, types: Sequence[TensorType] = (),
+                 sizes: Mapping[str, int] | None = None) -> list[Array]:
+    """The outputs of `op` by its loop nests, as `lowering(op, *inputs, *outputs)` yields them.
+
+    The nests are made for `types`, whose symbols `sizes` gives, or for the constant shapes of the arrays.
+    """
+    types = types or [TensorType(DType.of(a.dtype), a.shape) for a in inputs]
+    xs = [Buffer(f"x{i}", t) for i, t in enumerate(types)]
+    results = op.infer(*types)
+    ys = [Buffer(f"y{i}", t) for i, t in enumerate(results if isinstance(results, tuple) else (results,))]
+    arrays = {x.name: np.array(a, order="C") for x, a in zip(xs, inputs, strict=True)}
+    run_nests(list(lowering(op, *xs, *ys)), arrays, sizes or {})
+    for x, a in zip(xs, inputs, strict=True):
+        np.testing.assert_array_equal(arrays[x.name], a, err_msg=f"input {x.name} was overwritten")
+    return [arrays[y.name].reshape(tuple(dims.evaluate(d, sizes or {}) for d in y.shape)) for y in ys]
+
+
+class _Grid:
+    """One nest over the grid of its loops (first axes) and of all reduction variables (the axes behind)."""
+
+    def __init__(self, nest: Nest, arrays: dict[str, Array], sizes: Mapping[str, int]) -> None:
+        self.nest, self.arrays, self.sizes = nest, arrays, sizes
+        self.expressions = (nest.value, *nest.index, *([nest.where] if nest.where is not None else []))
+        reduced = [v for e in self.expressions for r in walk(e) if isinstance(r, Reduce) for v in r.vars]
+        self.axes = {v: i for i, v in enumerate(dict.fromkeys((*nest.loops, *reduced)))}
+        assert len(set(nest.loops)) == len(nest.loops), f"a loop variable twice: {nest}"
+        assert not set(reduced) & set(nest.loops), f"a reduction over a loop variable: {nest}"
+        assert len({v.name for v in self.axes}) == len(self.axes), f"two variables of one name: {nest}"
+        assert len(nest.index) == nest.output.type.rank, f"{len(nest.index)} indices into {nest.output.type}: {nest}"
+        for e in self.expressions:
+            assert free_vars(e) <= set(nest.loops), f"a variable that no loop binds: {nest}"
+
+    def store(self) -> None:
+        """Run the nest."""
+        shape = tuple(self.extent(v) for v in self.nest.loops)
+        where = self.on_loops(self.nest.where, shape) if self.nest.where is not None else np.ones(shape, np.bool_)
+        value = self.on_loops(self.nest.value, shape)[where]
+        index = [self.on_loops(i, shape)[where] for i in self.nest.index]
+        array = self.array(self.nest.output)
+        for i, length in zip(index, array.shape, strict=True):
+            assert np.all((i >= 0) & (i < length)), f"a store outside {self.nest.output.type}: {self.nest}"
+        assert value.dtype == array.dtype, f"a store of {value.dtype} to {self.nest.output.type}: {self.nest}"
+        flat = np.ravel_multi_index(index, array.shape) if index else np.zeros(value.shape, np.int64)
+        self.check_parallel(flat, where, shape)
+        array.reshape(-1)[flat] = value  # in the order of the loops: of equal indices the last one stays
+
+    def check_parallel(self, flat: Array, where: Array, shape: tuple[int, ...]) -> None:
+        """Assert that no element is stored from two points of the parallel loops."""
+        parallel = shape[: self.nest.parallel]
+        serial = int(np.prod(shape[self.nest.parallel :], dtype=np.int64))
+        point = np.repeat(np.arange(int(np.prod(parallel, dtype=np.int64))), serial).reshape(shape)[where]
+        pairs = np.unique(np.stack([flat, point]), axis=1)
+        assert pairs.shape[1] == len(np.unique(flat)), f"parallel loops store to one element twice: {self.nest}"
+
+    def on_loops(self, expr: Expr, shape: tuple[int, ...]) -> Array:
+        """The expression at every point of the loops."""
+        value = self.evaluate(expr)
+        dtype = self.nest.output.type.dtype.numpy if isinstance(expr, Lit) and expr is self.nest.value else value.dtype
+        value = value.reshape(value.shape[: len(shape)] if value.ndim else ()).astype(dtype)
+        return np.broadcast_to(value, shape)
+
+    def evaluate(self, expr: Expr) -> Array:
+        """The expression over the grid, with an extent of 1 along the axes that it does not depend on."""
+        match expr:
+            case Lit(value=v):
+                return np.asarray(v, expr.dtype.numpy)
+            case Size(dim=d):
+                return np.asarray(dims.evaluate(d, self.sizes), np.int64)
+            case Var():
+                shape = [1] * len(self.axes)
+                shape[self.axes[expr]] = self.extent(expr)
+                return np.arange(self.extent(expr), dtype=np.int64).reshape(shape)
+            case Load():
+                return self.load(expr)
+            case Reduce(kind=kind, vars=vars, body=body):
+                value = self.evaluate(body)
+                grid = np.broadcast_shapes(value.shape, *(self.evaluate(v).shape for v in vars))
+                value, axes = np.broadcast_to(value, grid), tuple(self.axes[v] for v in vars)
+                return np.asarray(REDUCERS[kind](value, axis=axes, keepdims=True), value.dtype)
+            case Call(fn=fn, args=args):
+                weak = any(not isinstance(a, Lit) for a in args)  # a number takes the dtype of what stands beside it
+                operands = [a.value if weak and isinstance(a, Lit) else self.evaluate(a) for a in args]
+                result = np.asarray(PRIMITIVES[fn](*operands))
+                assert result.dtype == expr.dtype.numpy, f"{expr} is {result.dtype}, declared {expr.dtype.value}"
+                return result
+        raise AssertionError(f"no meaning for {expr!r}")
+
+    def load(self, load: Load) -> Array:
+        """The elements; outside the buffer the fill, or an AssertionError if there is none."""
+        array = self.array(load.buffer)
+        assert load.buffer.name != self.nest.output.name, f"a nest reads what it writes: {self.nest}"
+        assert len(load.index) == array.ndim, f"{len(load.index)} indices into {load.buffer.type}: {load}"
+        index = [self.evaluate(i) for i in load.index]
+        inside = np.asarray(True)
+        for i, length in zip(index, array.shape, strict=True):
+            assert i.dtype == np.int64, f"an index of dtype {i.dtype}: {load}"
+            inside = inside & (i >= 0) & (i < length)
+        if load.fill is None:
+            assert inside.all(), f"a load outside {load.buffer.type}: {load} in {self.nest}"
+            return np.asarray(array[tuple(index)])
+        clipped = tuple(np.clip(i, 0, length - 1) for i, length in zip(index, array.shape, strict=True))
+        return np.where(inside, array[clipped], np.asarray(load.fill, array.dtype))
+
+    def array(self, buffer: Buffer) -> Array:
+        """The buffer's elements under its shape; a view, so that stores reach the one array of that name."""
+        assert buffer.name in self.arrays, f"{buffer.name} is read before it is written: {self.nest}"
+        array = self.arrays[buffer.name]
+        assert array.flags.c_contiguous, f"the array of {buffer.name} must be C-contiguous"
+        assert array.dtype == buffer.type.dtype.numpy, f"the array of {buffer.name} is {array.dtype}: {buffer.type}"
+        return array.reshape(tuple(dims.evaluate(d, self.sizes) for d in buffer.shape))
+
+    def extent(self, var: Var) -> int:
+        """The number of values that `var` takes."""
+        return dims.evaluate(var.extent, self.sizes)
