@@ -1,1 +1,54 @@
-"""graphc"""
+"""graphc: compiles convolutional networks to native code.
+
+    import graphc
+    net = graphc.compile(graphc.load("model.onnx"))
+    scores = net(image)
+
+The names below are loaded when they are first used, so that `graphc.runtime.load` needs nothing but NumPy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphc.artefact import build
+    from graphc.driver import compile
+    from graphc.errors import GraphcError
+    from graphc.ir import Builder, DType, Graph, TensorType, f32
+    from graphc.onnx import export_onnx, load
+    from graphc.passes import fully_convolutional, optimize
+    from graphc.reference import run_reference
+    from graphc.state import load_state
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "build": "graphc.artefact",
+    "compile": "graphc.driver",
+    "GraphcError": "graphc.errors",
+    "Builder": "graphc.ir",
+    "DType": "graphc.ir",
+    "Graph": "graphc.ir",
+    "TensorType": "graphc.ir",
+    "f32": "graphc.ir",
+    "export_onnx": "graphc.onnx",
+    "load": "graphc.onnx",
+    "fully_convolutional": "graphc.passes",
+    "optimize": "graphc.passes",
+    "run_reference": "graphc.reference",
+    "load_state": "graphc.state",
+}
+_MODULES = ("models", "nn", "ops", "passes", "runtime")
+
+__all__ = [
+    "Builder", "DType", "Graph", "GraphcError", "TensorType", "__version__", "build", "compile", "export_onnx", "f32",
+    "fully_convolutional", "load", "load_state", "optimize", "run_reference",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"graphc.{name}")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'graphc' has no attribute '{name}'")

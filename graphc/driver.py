@@ -2,20 +2,23 @@
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from graphc.codegen.layout import Layout
 from graphc.codegen.module import NetworkModule
 from graphc.codegen.plan import Plan, make_plan
 from graphc.codegen.target import Target, check_runs_here, make_target
 from graphc.errors import InputError
-from graphc.ir import Graph
+from graphc.ir import Graph, Value
 from graphc.passes import optimize
 from graphc.runtime.jit import JitCode, make_network
-from graphc.runtime.network import Network
-from graphc.settings import num_threads
+from graphc.runtime.network import Network, check_threads
+from graphc.settings import dump_folder
 
 
 @dataclass
@@ -45,19 +48,22 @@ def compile(graph: Graph, threads: int | None = None, cpu: str = "native", optim
     return make_network(code, lowered.symbol, weights, count, (compile, (graph, threads, cpu, optimized)))
 
 
-def check_threads(threads: int | None) -> int:
-    """The thread count for the native code, with the setting or all CPUs in place of None."""
-    if threads is None:
-        return num_threads()
-    if not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise InputError(f"threads: expected 1 to 1024, got {threads}")
-    return threads
+def lower(
+    graph: Graph,
+    symbol: str,
+    cpu: str,
+    optimized: bool = True,
+    artefact: bool = False,
+    embed: bool = False,
+    layouts: Mapping[Value, Layout] | None = None,
+) -> Lowered:
+    """The network's LLVM module, optimised; its functions are called `symbol_*`.
 
-
-def lower(graph: Graph, symbol: str, cpu: str, optimized: bool = True, artefact: bool = False, embed: bool = False) -> Lowered:
-    """The network's LLVM module, optimised; its functions are called `symbol_*`."""
+    An `artefact` carries the hash of its weights, and with `embed` a reference to them as a data section. `layouts`
+    says how values of `graph` lie in memory, where not dense.
+    """
     target = make_target(cpu)
-    plan = make_plan(optimize(graph) if optimized else graph, target)
+    plan = make_plan(optimize(graph) if optimized else graph, target, layouts)
     header = weights_header(plan) if artefact else b""
     built = NetworkModule(plan, target, symbol, describe(graph), header, embed)
     module = llvm.parse_assembly(built.text(_runtime_text("pool.ll"), _runtime_text("api.ll")))
@@ -67,7 +73,30 @@ def lower(graph: Graph, symbol: str, cpu: str, optimized: bool = True, artefact:
     tuning.loop_vectorization = tuning.slp_vectorization = False  # the kernels are vector code already
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
-    return Lowered(symbol, plan, target, module, machine)
+    lowered = Lowered(symbol, plan, target, module, machine)
+    if folder := dump_folder():
+        dump_code(lowered, folder)
+    return lowered
+
+
+def dump_code(lowered: Lowered, folder: Path) -> None:
+    """Write the plan, each kernel's optimised LLVM IR and the whole assembly into `folder` (GRAPHC_DUMP)."""
+    (folder / "plan.txt").write_text(describe_plan(lowered.plan))
+    for function in lowered.module.functions:
+        if function.name.startswith("graphc_") and not function.is_declaration:
+            (folder / f"{function.name}.ll").write_text(str(function))
+    (folder / "module.s").write_text(lowered.machine.emit_assembly(lowered.module.clone()))  # emission changes it
+
+
+def describe_plan(plan: Plan) -> str:
+    """One line for each step: kernel, node, operands with their places, tasks, and why this kernel."""
+    lines = []
+    for i, step in enumerate(plan.steps):
+        kernel = step.kernel
+        places = (plan.places[b.name] for b in kernel.buffers)
+        operands = ", ".join(f"{b.name}@{p.kind} {p.index}" for b, p in zip(kernel.buffers, places, strict=True))
+        lines.append(f"{i:4} {kernel.name:24} {step.node.name}: {operands}; tasks {kernel.tasks}; {kernel.reason}")
+    return "\n".join(lines) + "\n"
 
 
 def describe(graph: Graph) -> str:
@@ -83,7 +112,21 @@ def describe(graph: Graph) -> str:
 
 def weights_header(plan: Plan) -> bytes:
     """The first 64 bytes of a weights file: a mark, and the hash of the weights that follow."""
-    return b"graphc weights 1\n".ljust(32, b"\0") + hashlib.sha256(plan.weight_block()).digest()
+    digest = hashlib.sha256()
+    for chunk in weight_chunks(plan):
+        digest.update(chunk)
+    return b"graphc weights 1\n".ljust(32, b"\0") + digest.digest()
+
+
+def weight_chunks(plan: Plan) -> Iterator[bytes | memoryview]:
+    """The bytes of `plan.weight_block()` tensor by tensor, so that they are not in memory a second time."""
+    end = 0
+    for start, value in plan.weights:
+        data = plan.graph.constants[value].array
+        yield bytes(start - end)
+        yield memoryview(data.reshape(-1)).cast("B")
+        end = start + data.nbytes
+    yield bytes(plan.weight_bytes - end)
 
 
 def _runtime_text(name: str) -> str:

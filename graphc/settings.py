@@ -4,6 +4,7 @@ A setting is read when it is used, so a test or a notebook can change it between
 """
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +33,13 @@ class Setting:
         return int(self.text)
 
 
-DUMP = Setting(
-    "GRAPHC_DUMP", "a folder", "write the graph before the first pass and after every pass into this folder"
-)
+DUMP = Setting("GRAPHC_DUMP", "a folder", "write the graph before the first pass and after every pass into this folder")
 STOP_AFTER = Setting("GRAPHC_STOP_AFTER", "an integer of at least 0", "run only the first n passes of the pipeline")
 NUM_THREADS = Setting(
     "GRAPHC_NUM_THREADS", "an integer of at least 1", "threads of a run; by default every CPU that the process may use"
 )
-SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS)
+CC = Setting("CC", "a C compiler's command", "links artefacts; by default the first of cc, gcc and clang")
+SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC)
 
 
 def dump_folder() -> Path | None:
@@ -62,3 +62,11 @@ def stop_after() -> int | None:
 def num_threads() -> int:
     """How many threads a run uses: GRAPHC_NUM_THREADS, or the CPUs that this process may use."""
     return NUM_THREADS.integer(1) or len(os.sched_getaffinity(0))
+
+
+def c_compiler() -> list[str]:
+    """The words of CC, such as ["ccache", "gcc"]; none if not set, InputError if quotes do not match."""
+    try:
+        return shlex.split(CC.text)
+    except ValueError:
+        raise InputError(f"{CC.name}: expected {CC.expects}, got {CC.text!r}") from None

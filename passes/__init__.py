@@ -1,3 +1,69 @@
-"""Graph -> Graph rewrites, one per file."""
+"""Graph -> Graph rewrites, one per file, and the pipeline that runs them in order."""
 
+from collections.abc import Callable, Sequence
+
+from graphc import settings
+from graphc.errors import GraphcError, GraphError
+from graphc.ir import Graph
+from graphc.ir.verify import verify
+from graphc.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
+from graphc.passes.eliminate_dead_code import eliminate_dead_code
+from graphc.passes.fold_batch_norm import fold_batch_norm
+from graphc.passes.fold_constants import fold_constants
+from graphc.passes.fully_convolutional import fully_convolutional, padded_layers
+from graphc.passes.fuse_elementwise import fuse_elementwise
+from graphc.passes.fuse_epilogues import fuse_epilogues
+from graphc.passes.remove_identities import remove_identities
+
+Pass = Callable[[Graph], Graph]
+
+# For inference: parameters are constants here, and dropout does nothing.
+PIPELINE: tuple[Pass, ...] = (
+    remove_identities,
+    fold_constants,  # weights that the graph computes become constants, which the next pass can scale
+    fold_batch_norm,
+    eliminate_common_subexpressions,
+    fuse_epilogues,  # before fuse_elementwise: what a convolution can do when it stores costs no pass over memory
+    fuse_elementwise,
+    eliminate_dead_code,
+)
+
+
+def optimize(graph: Graph, passes: Sequence[Pass] = PIPELINE) -> Graph:
+    """Run the passes in order and verify the graph after each one.
+
+    A name that a value keeps through all of this still stands for the same tensor, so any value can be compared with
+    the reference's. GraphError names the pass that failed; its note is the graph that the pass was given or returned.
+    Settings: GRAPHC_DUMP=folder writes 00_input.txt and NN_pass.txt after each pass, GRAPHC_STOP_AFTER=n stops.
+    """
+    folder = settings.dump_folder()
+    if folder:
+        (folder / "00_input.txt").write_text(f"{graph}\n", encoding="utf-8")
+    for number, rewrite in enumerate(passes[: settings.stop_after()], 1):
+        try:
+            graph = rewrite(graph)
+            verify(graph)
+        except GraphcError as error:
+            failure = GraphError(f"pass {rewrite.__name__} of network '{graph.name}': {error}")
+            failure.add_note(str(graph))
+            raise failure from error
+        if folder:
+            (folder / f"{number:02}_{rewrite.__name__}.txt").write_text(f"{graph}\n", encoding="utf-8")
+    return graph
+
+
+__all__ = [
+    "PIPELINE",
+    "Pass",
+    "eliminate_common_subexpressions",
+    "eliminate_dead_code",
+    "fold_batch_norm",
+    "fold_constants",
+    "fully_convolutional",
+    "fuse_elementwise",
+    "fuse_epilogues",
+    "optimize",
+    "padded_layers",
+    "remove_identities",
+]
 assert __name__ == "graphc.passes", "import graphc.passes, not passes"

@@ -42,10 +42,10 @@ def fold_batch_norm(graph: Graph) -> Graph:
             shifted = affine.scale * bias[0] + affine.shift if bias else affine.shift
             w = builder.constant(_scale_weight(node.op, weight, affine.scale), f"{node.name}.weight")
             b = builder.constant(shifted.astype(weight.dtype), f"{node.name}.bias")
-            op = replace(node.op, bias=True)  # type: ignore[type-var,call-arg]  # each of LAYERS has this field
+            op = replace(node.op, bias=True)  # type: ignore[type-var]  # each of LAYERS has this field
             return builder.add(op, (inputs[0], w, b), node.name, [chain[-1].outputs[0].name])
-        if isinstance(node.op, BatchNorm) and (affine := _read_affine(graph, node, node.inputs[0])):
-            return _add_affine(builder, node, inputs[0], affine)
+        if isinstance(node.op, BatchNorm) and (alone := _read_affine(graph, node, node.inputs[0])):
+            return _add_affine(builder, node, inputs[0], alone)
         return None
 
     return graph.rewrite(rule)
@@ -59,6 +59,7 @@ def _find_fold(graph: Graph, node: Node) -> tuple[Affine, list[Node]] | None:
     if isinstance(op, Linear) and value.type.rank != 2:  # its channels are the last axis, those of a batch norm axis 1
         return None
     channels = value.type.shape[1]
+    assert isinstance(channels, int)
     total, chain = Affine(np.ones(channels), np.zeros(channels)), []
     while value not in graph.outputs and len(consumers := graph.consumers.get(value, [])) == 1:
         step = _read_affine(graph, consumers[0], value)
@@ -104,12 +105,12 @@ def _read_affine(graph: Graph, node: Node, x: Value) -> Affine | None:
 
 
 def _read_channels(param: Param, x: Value) -> Array | None:
-    """A constant that broadcasts over x[N,C,...] as one float64 number for each channel; None if it varies otherwise."""
+    """A constant that broadcasts over x[N,C,...], as one number or one for each channel; None if it varies otherwise."""
     rank, shape = x.type.rank, param.value.type.static_shape()
     shape = (1,) * (rank - len(shape)) + shape
     if any(length != 1 for axis, length in enumerate(shape) if axis != 1):
         return None
-    return np.broadcast_to(param.array.astype(np.float64).reshape(-1), (x.type.shape[1],))
+    return param.array.astype(np.float64).reshape(-1)
 
 
 def _scale_weight(op: Op, weight: Array, scale: Array) -> Array:

@@ -28,8 +28,7 @@ def fold_constants(graph: Graph) -> Graph:
         arrays = results if isinstance(results, tuple) else (results,)
         known.update((v, Param(v, array, False)) for v, array in zip(node.outputs, arrays, strict=True))
         return tuple(
-            builder.param(v.name, array, v.type, trainable=False)
-            for v, array in zip(node.outputs, arrays, strict=True)
+            builder.param(v.name, array, v.type, trainable=False) for v, array in zip(node.outputs, arrays, strict=True)
         )
 
     return graph.rewrite(rule)

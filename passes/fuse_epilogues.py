@@ -26,7 +26,7 @@ def fuse_epilogues(graph: Graph) -> Graph:
         if anchors:
             anchor = max(anchors, key=position.__getitem__)
             epilogue, operands = region.finish(first=anchor.outputs[0])
-            op = replace(anchor.op, epilogue=epilogue)  # type: ignore[type-var,call-arg]  # each of ANCHORS has one
+            op = replace(anchor.op, epilogue=epilogue)  # type: ignore[type-var]  # each of ANCHORS has one
             inputs = (*anchor.inputs, *operands[1:])
             merged.append(([*region.nodes, anchor], Node(anchor.name, op, inputs, region.root.outputs)))
     return merge_nodes(graph, merged)

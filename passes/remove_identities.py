@@ -1,17 +1,15 @@
 """Remove ops that change nothing."""
 
+from graphc import ops
 from graphc.ir import Builder, Graph, Node, Op, Value
-from graphc.ops import (
-    AveragePool, BedOfNails, Concat, Dropout, Flatten, GlobalAveragePool, GlobalMaxPool, Identity, MaxPool, Mean,
-    MinPool, Pad, ReduceMax, ReduceMin, Reshape, Slice, Split, Sum, Transpose, UpsampleBilinear, UpsampleNearest,
-)  # fmt: skip
 
 # Ops whose result is their input wherever both have the same type: then nothing is padded, joined, cut off or resized,
 # and the dims that are reduced are 1.
 KEEPERS = (
-    Identity, Dropout, Reshape, Flatten, Concat, Split, Pad, UpsampleNearest, UpsampleBilinear, BedOfNails,
-    Sum, Mean, ReduceMax, ReduceMin, GlobalAveragePool, GlobalMaxPool,
-)  # fmt: skip
+    *(ops.Identity, ops.Dropout, ops.Reshape, ops.Flatten, ops.Concat, ops.Split, ops.Pad),
+    *(ops.UpsampleNearest, ops.UpsampleBilinear, ops.BedOfNails),
+    *(ops.Sum, ops.Mean, ops.ReduceMax, ops.ReduceMin, ops.GlobalAveragePool, ops.GlobalMaxPool),
+)
 
 
 def remove_identities(graph: Graph) -> Graph:
@@ -33,10 +31,10 @@ def remove_identities(graph: Graph) -> Graph:
 def _keeps(op: Op) -> bool:
     """Whether the op returns its only input, given that it returns a tensor of the same type."""
     match op:
-        case Transpose(perm=perm):
+        case ops.Transpose(perm=perm):
             return list(perm) == sorted(perm)
-        case Slice(steps=steps):
+        case ops.Slice(steps=steps):
             return all(step > 0 for step in steps)
-        case MaxPool() | MinPool() | AveragePool():
+        case ops.MaxPool() | ops.MinPool() | ops.AveragePool():
             return op.kernel == op.stride == (1, 1)
     return isinstance(op, KEEPERS)

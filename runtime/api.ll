@@ -8,6 +8,7 @@
 ;   @graphc_output_dims(ptr table, i32 output, ptr dims)   stores the dims of an output
 ;   @graphc_symbols, @graphc_inputs, @graphc_outputs, @graphc_table_words, @graphc_weight_bytes   (i64) how many
 ;   @graphc_frame_words                            3 + inputs + outputs
+;   @graphc_alignments ([n x i64])                 size of an element minus 1, for each input, then each output
 ;   @graphc_weights (ptr)                          the embedded weights, or null
 ;   @graphc_weights_header ([64 x i8])             what a weights file begins with
 ;   @graphc_metadata                               JSON, zero-terminated
@@ -29,7 +30,7 @@
 @graphc_e6 = internal constant [30 x i8] c"a thread could not be started\00"
 @graphc_e7 = internal constant [35 x i8] c"the weights file could not be read\00"
 @graphc_e8 = internal constant [53 x i8] c"the weights are missing or not those of this network\00"
-@graphc_e9 = internal constant [65 x i8] c"the height or width differs from the one the network is fixed to\00"
+@graphc_e9 = internal constant [72 x i8] c"the batch, height or width differs from the one the network is fixed to\00"
 @graphc_unknown = internal constant [19 x i8] c"unknown error code\00"
 @graphc_errors = internal constant [10 x ptr] [
   ptr @graphc_e0, ptr @graphc_e1, ptr @graphc_e2, ptr @graphc_e3, ptr @graphc_e4,
@@ -141,6 +142,11 @@ check:
   %too_many = icmp ugt i32 %threads, 1024                                    ; negative counts as huge
   br i1 %too_many, label %bad_argument, label %choose
 choose:
+  %given_bits = ptrtoint ptr %given to i64
+  %given_low = and i64 %given_bits, 7                                        ; the largest element has 8 bytes
+  %given_misaligned = icmp ne i64 %given_low, 0
+  br i1 %given_misaligned, label %bad_argument, label %select
+select:
   %embedded = load ptr, ptr @graphc_weights
   %use_embedded = icmp eq ptr %given, null
   %weights = select i1 %use_embedded, ptr %embedded, ptr %given
@@ -211,9 +217,18 @@ done:
   ret void
 }
 
+; Whether the sizes are null although the network has some
+define internal i1 @graphc_lacks_sizes(ptr %sizes) {
+  %null = icmp eq ptr %sizes, null
+  %symbols = load i64, ptr @graphc_symbols
+  %some = icmp ne i64 %symbols, 0
+  %lacks = and i1 %null, %some
+  ret i1 %lacks
+}
+
 ; int64_t NAME_workspace(const int64_t *sizes): bytes that a run needs, or minus an error code
 define i64 @NAME_workspace(ptr %sizes) {
-  %null = icmp eq ptr %sizes, null
+  %null = call i1 @graphc_lacks_sizes(ptr %sizes)
   br i1 %null, label %bad_argument, label %prepare
 bad_argument:
   ret i64 -1
@@ -234,7 +249,7 @@ bad:
 
 ; int NAME_output_dims(const int64_t *sizes, int output, int64_t *dims)
 define i32 @NAME_output_dims(ptr %sizes, i32 %output, ptr %dims) {
-  %null_sizes = icmp eq ptr %sizes, null
+  %null_sizes = call i1 @graphc_lacks_sizes(ptr %sizes)
   %null_dims = icmp eq ptr %dims, null
   %null = or i1 %null_sizes, %null_dims
   %outputs = load i64, ptr @graphc_outputs
@@ -263,7 +278,7 @@ failed:
 define i32 @NAME_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes) {
   %n0 = icmp eq ptr %net, null
   %n1 = icmp eq ptr %inputs, null
-  %n2 = icmp eq ptr %sizes, null
+  %n2 = call i1 @graphc_lacks_sizes(ptr %sizes)
   %n3 = icmp eq ptr %outputs, null
   %n4 = or i1 %n0, %n1
   %n5 = or i1 %n2, %n3
@@ -277,9 +292,10 @@ frame:
   %input_count = load i64, ptr @graphc_inputs
   %output_count = load i64, ptr @graphc_outputs
   %f_inputs = getelementptr ptr, ptr %f, i64 3
-  %in_ok = call i1 @graphc_copy_addresses(ptr %f_inputs, ptr %inputs, i64 %input_count)
+  %in_ok = call i1 @graphc_copy_addresses(ptr %f_inputs, ptr %inputs, ptr @graphc_alignments, i64 %input_count)
   %f_outputs = getelementptr ptr, ptr %f_inputs, i64 %input_count
-  %out_ok = call i1 @graphc_copy_addresses(ptr %f_outputs, ptr %outputs, i64 %output_count)
+  %out_masks = getelementptr i64, ptr @graphc_alignments, i64 %input_count
+  %out_ok = call i1 @graphc_copy_addresses(ptr %f_outputs, ptr %outputs, ptr %out_masks, i64 %output_count)
   %both = and i1 %in_ok, %out_ok
   br i1 %both, label %enter, label %bad_argument
 enter:
@@ -290,8 +306,8 @@ enter:
   ret i32 %code
 }
 
-; Copies `count` addresses; false if one is null or not a multiple of 4 (the size of a float)
-define internal i1 @graphc_copy_addresses(ptr %to, ptr %from, i64 %count) {
+; Copies `count` addresses; false if one is null or not a multiple of its element's size (the mask plus 1)
+define internal i1 @graphc_copy_addresses(ptr %to, ptr %from, ptr %masks, i64 %count) {
   br label %head
 head:
   %i = phi i64 [ 0, %0 ], [ %next, %body ]
@@ -301,7 +317,9 @@ look:
   %source = getelementptr ptr, ptr %from, i64 %i
   %a = load ptr, ptr %source
   %bits = ptrtoint ptr %a to i64
-  %low = and i64 %bits, 3
+  %mask_at = getelementptr i64, ptr %masks, i64 %i
+  %mask = load i64, ptr %mask_at
+  %low = and i64 %bits, %mask
   %aligned = icmp eq i64 %low, 0
   %exists = icmp ne ptr %a, null
   %fine = and i1 %aligned, %exists

@@ -13,6 +13,7 @@ from graphc.errors import GraphcError, InputError
 from graphc.ir.op import Array
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, parse_type
+from graphc.settings import num_threads
 
 ABI_VERSION = 1
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
@@ -29,6 +30,15 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "output_dims": (_I, (_P, _I, _P)),
     "call": (_I, (_P, _P, _P, _P, _P, _L)),
 }
+
+
+def check_threads(threads: int | None) -> int:
+    """The thread count for the native code, with the setting or all CPUs in place of None."""
+    if threads is None:
+        return num_threads()
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise InputError(f"threads: expected 1 to 1024, got {threads}")
+    return threads
 
 
 class Network:

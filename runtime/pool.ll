@@ -6,14 +6,16 @@
 ;   i32  graphc_pool_threads(ptr pool)
 ;        the number of threads, the caller included
 ;   void graphc_pool_run(ptr pool, ptr fn, ptr frame, i64 tasks)
-;        a REGION: calls `void fn(ptr frame, i64 begin, i64 end)` over disjoint, non-empty ranges that cover [0, tasks), on
-;        any thread, the caller's too, and returns when all are done. tasks < 2^62.
+;        a REGION: calls `void fn(ptr frame, i64 begin, i64 end)` over disjoint, non-empty ranges that together are
+;        [0, tasks), on any thread, the caller's too, and returns when all are done. tasks < 2^62.
 ;   void graphc_pool_destroy(ptr pool)
 ;        joins the workers; null is allowed
 ;
-; The user's part: one caller at a time uses a pool, and fn runs no region on its own pool. A pool is destroyed before its
-; code is unloaded (dlclose, JIT engine closed), for its workers are inside it. What fn computes for a task must not depend
-; on the range that the task came in; then no result depends on which thread computed what.
+; The user's part: one caller at a time uses a pool, and fn runs no region on its own pool. A pool is destroyed before
+; its code is unloaded (dlclose, JIT engine closed), for its workers are inside it. What fn computes for a task must
+; not depend on the range that the task came in; then no result depends on which thread computed what. Workers have the
+; system's default stack (8 MiB on glibc, 128 KiB on musl) and the floating-point mode (rounding, flush-to-zero) of the
+; creator.
 ;
 ; THE GATE
 ; All that a thread ever waits for is in one 64-bit word, the gate:
@@ -31,27 +33,27 @@
 ;   4. Caller and workers take chunks of tasks off the counter `next` until none is left. Whoever takes the last chunk
 ;      clears OPEN; whoever comes too late makes sure of it, lest it enter again and again.
 ;   5. A worker leaves: gate - INSIDE. The caller waits until INSIDE is 0, which is step 1 of the next region.
-; So the caller waits only for workers that entered. With fewer free cores than threads, a worker that the system did not
-; run in time holds nobody up: it finds the gate closed, and the others have done its share.
+; So the caller waits only for workers that entered. With fewer free cores than threads, a worker that the system did
+; not run in time holds nobody up: it finds the gate closed, and the others have done its share.
 ;
-; WAITING, AND WHY NO WAKE-UP IS LOST
-; graphc_pool_await looks at the gate for some microseconds, then sleeps; an idle pool uses no CPU. To sleep is: lock the
-; mutex, add one's mark (ASLEEP or WAITING) to the gate, look once more, wait on the condition variable (which unlocks).
-; To wake is: lock, broadcast, unlock. Only atomic read-modify-writes change the gate, and those of one word happen in one
-; order that all threads agree on, whatever their memory orders. So a change that ends a wait comes either
+; TO WAIT, AND WHY NO WAKE-UP IS LOST
+; graphc_pool_await looks at the gate for some microseconds, then sleeps; an idle pool uses no CPU. To sleep is: lock
+; the mutex, add one's mark (ASLEEP or WAITING) to the gate, look once more, wait on the condition variable (which
+; unlocks). To wake is: lock, broadcast, unlock. Only atomic read-modify-writes change the gate, and those of one word
+; happen in one order that all threads agree on, whatever their memory orders. So a change that ends a wait comes either
 ;   * before the mark: then the sleeper's next look, which follows its mark, sees the change, and it does not sleep; or
-;   * after the mark: then the changing thread finds the mark in the value that it replaced, and goes to wake. The sleeper
-;     holds the mutex from before its mark until it sleeps, so the broadcast cannot fall in between.
-; (In the first case OPEN may be gone again: then the region needs no more hands, and to sleep is right.) A broadcast that
-; comes late finds nobody, or someone who looks again and sleeps on.
+;   * after the mark: then the changing thread finds the mark in the value that it replaced, and goes to wake. The
+;     sleeper holds the mutex from before its mark until it sleeps, so the broadcast cannot fall in between.
+; (In the first case OPEN may be gone again: then the region needs no more hands, and to sleep is right.) A broadcast
+; that comes late finds nobody, or someone who looks again and sleeps on.
 ;
 ; FORK
-; A child process has the pool's memory but none of its workers, and finds mutex and gate as they happened to be. The pool
-; records its process. In another one graphc_pool_run sets everything up anew, with fresh workers, and runs serially if they
-; cannot be started; graphc_pool_destroy only frees. (getpid is a system call: about 0.1 us a region.)
+; A child process has the pool's memory but none of its workers, and finds mutex and gate as they happened to be.
+; The pool records its process. In another one graphc_pool_run sets everything up anew, with fresh workers, and runs
+; serially if they cannot be started; graphc_pool_destroy only frees. (getpid is a system call: about 0.1 us a region.)
 ;
-; LAYOUT of %graphc.pool, aligned to 64 bytes, the common cache line. The words that threads fight over, `gate` and `next`,
-; are 128 apart: x86 prefetches lines in pairs, and some AArch64 lines have 128 bytes.
+; LAYOUT of %graphc.pool on 64-bit Linux, aligned to 64 bytes, the common cache line. The words that threads fight
+; over, `gate` and `next`, are 128 apart: x86 prefetches lines in pairs, and some AArch64 lines have 128 bytes.
 ;
 ;   field  offset  name
 ;   0      0       gate     see above; spinning workers read this line and nothing else
@@ -95,11 +97,11 @@ declare i64 @llvm.umax.i64(i64, i64)
 
 define internal i32 @graphc_pool_create(ptr %out, i32 %threads) {
 entry:
+  %mask = alloca [1024 x i8], align 8                   ; for 8192 CPUs, Linux's limit
   store ptr null, ptr %out
   %all = icmp sle i32 %threads, 0
   br i1 %all, label %count, label %allocate
-count:                                                  ; 1024 bytes: a mask of 8192 CPUs, Linux's limit
-  %mask = alloca [1024 x i8], align 8
+count:
   %error = call i32 @sched_getaffinity(i32 0, i64 1024, ptr %mask)
   %known = icmp eq i32 %error, 0
   %allowed = call i32 @__sched_cpucount(i64 1024, ptr %mask)
@@ -161,8 +163,8 @@ serial:
   ret void
 
 parallel:
-  ; Chunk rule: tasks / (4 * threads), rounded down, but at least 1: four to eight chunks a thread, or single tasks. At the
-  ; end the others wait for the last chunk at most a quarter of a thread's fair share; yet a thread walks through
+  ; Chunk rule: tasks / (4 * threads), rounded down, but at least 1: four to eight chunks a thread, or single tasks. At
+  ; the end the others wait for the last chunk at most a quarter of a thread's fair share; yet a thread walks through
   ; neighbouring tasks, which share cache lines, and pays for an atomic addition (20 to 100 ns) only a few times.
   %threads = add i32 %workers, 1
   %parts32 = shl i32 %threads, 2
@@ -217,8 +219,8 @@ stop:
   %d1 = call i32 @pthread_cond_destroy(ptr %work)
   %d2 = call i32 @pthread_cond_destroy(ptr %done)
   br label %release
-release:                                                ; in a forked child there is nobody to join, and destroying a
-  call void @free(ptr %pool)                            ; condition variable with (vanished) sleepers would hang in glibc
+release:                                                ; a forked child has nobody to join, and to destroy a condition
+  call void @free(ptr %pool)                            ; variable with (vanished) sleepers would hang in glibc
   br label %end
 end:
   ret void
@@ -303,14 +305,14 @@ end:
 
 ; ---- waiting ---------------------------------------------------------------------------------------------------------
 
-; Returns when ((gate & mask) != 0) == set: spins, then sleeps on the condition variable `signal` with `mark` added to the
-; gate. The loads acquire for the caller's sake (see `inside` above); the marks need no order but the gate's own.
+; Returns when ((gate & mask) != 0) == set: spins, then sleeps on the condition variable `signal` with `mark` added to
+; the gate. The loads acquire for the caller's sake (see `inside` above); the marks need no order but the gate's own.
 ;
-; How long it spins: 50,000 loads, one a cycle, are some 12 us, about what a sleep and a wake-up cost (measured: 17 us a
-; region). So the wrong guess costs at most as much again, and the gaps between a network's layers are mostly shorter. Plain
-; loads, because LLVM has no portable pause: those of x86 and AArch64 are target intrinsics, and the cycle counter traps on
-; AArch64. No sched_yield: on a core that others want, Linux makes a yielding thread wait a whole time slice, milliseconds,
-; where a thread that slept is run soon after it is woken.
+; How long it spins: 50,000 loads, one a cycle, are some 12 us, about what a sleep and a wake-up cost (measured: 17 us
+; a region). So the wrong guess costs at most as much again, and the gaps between a network's layers are mostly
+; shorter. Plain loads, because LLVM has no portable pause: those of x86 and AArch64 are target intrinsics, and the
+; cycle counter traps on AArch64. No sched_yield: on a core that others want, Linux makes a yielding thread wait a
+; whole time slice, milliseconds, where a thread that slept is run soon after it is woken.
 define internal void @graphc_pool_await(ptr %pool, i64 %mask, i1 %set, i64 %mark, ptr %signal) {
 entry:
   %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 12

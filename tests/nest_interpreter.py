@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from graphc.codegen.lowering import lower
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, free_vars, walk
 from graphc.ir import Array, DType, Op, TensorType, dims
+from graphc.ir.sizes import bind_sizes
 from graphc.ops.scalar import PRIMITIVES, Call, Expr, Lit
 
 REDUCERS: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.max, "min": np.min}
@@ -43,7 +45,7 @@ def run_lowering(op: Op, lowering: Callable[..., Iterable[Nest]], *inputs: Array
 
     The nests are made for `types`, whose symbols `sizes` gives, or for the constant shapes of the arrays.
     """
-    types = types or [TensorType(DType.of(a.dtype), a.shape) for a in inputs]
+    types = types or [type_of(a) for a in inputs]
     xs = [Buffer(f"x{i}", t) for i, t in enumerate(types)]
     results = op.infer(*types)
     ys = [Buffer(f"y{i}", t) for i, t in enumerate(results if isinstance(results, tuple) else (results,))]
@@ -52,6 +54,34 @@ def run_lowering(op: Op, lowering: Callable[..., Iterable[Nest]], *inputs: Array
     for x, a in zip(xs, inputs, strict=True):
         np.testing.assert_array_equal(arrays[x.name], a, err_msg=f"input {x.name} was overwritten")
     return [arrays[y.name].reshape(tuple(dims.evaluate(d, sizes or {}) for d in y.shape)) for y in ys]
+
+
+def check_lowering(op: Op, *inputs: Array, types: Sequence[TensorType] = (), tolerance: float = 1e-5) -> None:
+    """Assert that the loop nests of `op` compute what its reference does, for constant sizes and for those of `types`.
+
+    Both must have the inferred types. Elements may differ by `tolerance` of themselves or of 1.
+    """
+    constant = [type_of(a) for a in inputs]
+    inferred, expected = op.infer(*constant), op.eval(*inputs)
+    inferred = inferred if isinstance(inferred, tuple) else (inferred,)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    assert [type_of(a) for a in expected] == list(inferred), f"the reference of {op} disagrees with its shape rule"
+    for kinds in (constant, types or constant):
+        sizes = bind_sizes([(str(t), t) for t in kinds], [a.shape for a in inputs])
+        for got, want in zip(run_lowering(op, lower, *inputs, types=kinds, sizes=sizes), expected, strict=True):
+            allowed = tolerance if np.issubdtype(want.dtype, np.floating) else 0.0
+            np.testing.assert_allclose(got, want, rtol=allowed, atol=allowed, err_msg=str(op))
+
+
+def type_of(array: Array) -> TensorType:
+    """The type of an array, with constant dims."""
+    return TensorType(DType.of(array.dtype), array.shape)
+
+
+def image_type(array: Array) -> TensorType:
+    """[N,C,H,W] for an image batch: only the channels are constant."""
+    n, h, w = map(dims.symbol, "NHW")
+    return type_of(array).with_shape(n, array.shape[1], h, w)
 
 
 class _Grid:

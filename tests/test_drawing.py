@@ -190,6 +190,15 @@ def test_edges_with_one_value_share_waypoints() -> None:
     assert len(build_net(5, [*chain, (0, 3, "x"), (0, 4, "y")]).above) == 5 + 2 + 3
 
 
+def test_bus_is_straight() -> None:
+    """A DenseNet's: one value that all later layers read passes them upright, whatever leaves it on the way."""
+    edges = [(f"join{i}", f"conv{i}", "x") for i in range(8)]
+    edges += [(f"conv{i}", f"join{j}", "x") for j in range(8) for i in range(j)]
+    wires = dict(check_drawing([box(f"{kind}{i}", kind) for i in range(8) for kind in ("join", "conv")], edges).wires)
+    for i in range(6):
+        assert [command for *_, command in wires[f"conv{i} -> join7: x"]].count("C") == 2
+
+
 @given(graphs())
 def test_long_edges_are_straight(graph: tuple[list[Box], list[Edge]]) -> None:
     """Whatever else it crosses, a link between two waypoints is upright, unless it crosses another such link."""

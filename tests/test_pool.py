@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -17,9 +16,11 @@ import pytest
 
 POOL_LL = Path(__file__).parents[1] / "runtime" / "pool.ll"
 
-# The frame of each task function is an array of i32 counters; task i adds 1 to counter i. Atomically, so that a task that
-# two threads run at once is counted twice. `uneven` first does 0 to 4095 steps of volatile work, another amount each task.
-TASK_FUNCTIONS: Final = """
+# The frame of `count` and `uneven` is an array of i32 counters; task i adds 1 to counter i. Atomically, so that a task
+# that two threads run at once is counted twice. `uneven` first does 0 to 4095 steps of volatile work, by task.
+# The frame of `meet` is { i32 arrived, i32 expected, i32 missed }. A task arrives and waits until all expected ones
+# have: each needs a thread of its own. After 10 million yields (seconds) it counts a miss, so a failure is no hang.
+TASK_FUNCTIONS = """
 define void @count(ptr %counts, i64 %begin, i64 %end) {
 entry:
   br label %task
@@ -57,9 +58,33 @@ done:
 return:
   ret void
 }
-"""
 
-Task = str  # the name of a task function above
+declare i32 @sched_yield()
+
+define void @meet(ptr %frame, i64 %begin, i64 %end) {
+entry:
+  %expected.p = getelementptr i32, ptr %frame, i64 1
+  %missed.p = getelementptr i32, ptr %frame, i64 2
+  %expected = load i32, ptr %expected.p
+  %old = atomicrmw add ptr %frame, i32 1 monotonic
+  br label %wait
+wait:
+  %yields = phi i32 [ 0, %entry ], [ %yields.next, %yield ]
+  %arrived = load atomic i32, ptr %frame monotonic, align 4
+  %together = icmp eq i32 %arrived, %expected
+  br i1 %together, label %return, label %yield
+yield:
+  %yielded = call i32 @sched_yield()
+  %yields.next = add i32 %yields, 1
+  %patient = icmp slt i32 %yields.next, 10000000
+  br i1 %patient, label %wait, label %miss
+miss:
+  %old.missed = atomicrmw add ptr %missed.p, i32 1 monotonic
+  br label %return
+return:
+  ret void
+}
+"""
 
 
 class Pools:
@@ -94,16 +119,13 @@ class Pools:
         assert error == 0 and pool is not None
         return pool
 
-    def counts_of(self, pool: int, task: Task, tasks: int, regions: int = 1) -> np.ndarray:
-        """How often each of `tasks` tasks (and of two that do not exist) ran in so many regions."""
-        counts = np.zeros(tasks + 2, np.int32)
-        function = self.address(task)
-        for _ in range(regions):
-            self._run(pool, function, counts.ctypes.data, tasks)
-        return counts
+    def run(self, pool: int, task: str, frame: np.ndarray, tasks: int) -> None:
+        self._run(pool, self.address(task), frame.ctypes.data, tasks)
 
-    def runs_each_task_once(self, pool: int, task: Task, tasks: int, regions: int = 1) -> bool:
-        counts = self.counts_of(pool, task, tasks, regions)
+    def runs_each_task_once(self, pool: int, task: str, tasks: int, regions: int = 1) -> bool:
+        counts = np.zeros(tasks + 2, np.int32)  # two more, of tasks that do not exist
+        for _ in range(regions):
+            self.run(pool, task, counts, tasks)
         return bool((counts[:tasks] == regions).all() and (counts[tasks:] == 0).all())
 
 
@@ -160,9 +182,19 @@ def test_many_short_regions(pools: Pools, pool: int) -> None:
     assert pools.runs_each_task_once(pool, "count", 20, regions=20_000)
 
 
+def test_every_worker_comes_spinning_or_asleep(pools: Pools, pool: int) -> None:
+    threads = pools.threads(pool)
+    for attempt in range(60):
+        if attempt % 2:
+            time.sleep(0.001)  # the workers spin for some microseconds
+        frame = np.array([0, threads, 0], np.int32)
+        pools.run(pool, "meet", frame, threads)
+        assert frame.tolist() == [threads, threads, 0]
+
+
 def test_regions_after_the_workers_fell_asleep(pools: Pools, pool: int) -> None:
     for _ in range(5):
-        time.sleep(0.01)  # the workers spin for some microseconds
+        time.sleep(0.01)
         assert pools.runs_each_task_once(pool, "uneven", 100)
 
 
@@ -186,9 +218,9 @@ def test_destroying_no_pool_is_allowed(pools: Pools) -> None:
 
 def test_creating_and_destroying_leaks_no_thread(pools: Pools) -> None:
     before = count_threads()
-    for round in range(500):
+    for attempt in range(500):
         pool = pools.create(4)
-        if round % 3 == 0:  # otherwise destroyed while its workers start
+        if attempt % 3 == 0:  # otherwise destroyed while its workers start
             assert pools.runs_each_task_once(pool, "count", 64)
         pools.destroy(pool)
     deadline = time.monotonic() + 5.0

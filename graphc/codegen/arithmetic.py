@@ -8,6 +8,7 @@ from llvmlite import ir
 from graphc.codegen import vecmath
 from graphc.codegen.blocks import I1, I64, IR_TYPES, intrinsic, is_vector, mangle
 from graphc.errors import UnsupportedError
+from graphc.ir import DType
 from graphc.ops.scalar import CASTS, COMPARISONS
 
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
@@ -37,6 +38,12 @@ def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value]) -> ir.Val
     if fn in vecmath.FUNCTIONS and isinstance(_element(first), ir.FloatType):
         return vecmath.FUNCTIONS[fn](b, *args)
     raise UnsupportedError(f"{fn}: no code generation for elements of type {_element(first)}")
+
+
+def has_code(fn: str, dtype: DType) -> bool:
+    """Whether the primitive can be emitted for operands of this dtype: transcendental functions are float32 only."""
+    return fn in CASTS or fn in COMPARISONS or fn in _INT or fn in _OTHERS or fn in ("select", "not") or (
+        fn in vecmath.FUNCTIONS and dtype == DType.F32)
 
 
 def is_float(value: ir.Value) -> bool:

@@ -15,7 +15,7 @@ from graphc.codegen.nest import Buffer
 from graphc.codegen.plan import ALIGNMENT, Place, Plan, buffer_bytes
 from graphc.codegen.shapes import ShapeCode
 from graphc.codegen.target import Target
-from graphc.ir import Dim, DimLike
+from graphc.ir import Dim, DimLike, Graph
 from graphc.ir.verify import requirements
 
 ERROR_SIZE, ERROR_TOO_LARGE, ERROR_FIXED_SIZE, FIRST_REQUIREMENT = 2, 3, 9, 100  # the codes of runtime/api.ll
@@ -62,6 +62,8 @@ class NetworkModule:
         messages = [self._string(f"graphc_r{i}", r.message) for i, r in enumerate(self._requirements)]
         self._constant("graphc_messages", ir.Constant(ir.ArrayType(PTR, len(messages)), messages))
         self._constant("graphc_message_count", ir.Constant(I32, len(messages)))
+        masks = [ir.Constant(I64, v.type.dtype.size - 1) for v in (*graph.inputs, *graph.outputs)]
+        self._constant("graphc_alignments", ir.Constant(ir.ArrayType(I64, len(masks)), masks))
         weights: ir.Value = ir.Constant(PTR, None)
         if embed and self.plan.weight_bytes:
             weights = ir.GlobalVariable(self.module, I8, WEIGHTS_LABEL)
@@ -205,7 +207,7 @@ class NetworkModule:
     def _emit_c_functions(self) -> None:
         """NAME_run, NAME_run_in, NAME_output_shape and NAME_workspace_bytes, for networks whose sizes are N, H and W."""
         graph = self.plan.graph
-        if not set(graph.symbols) <= {"N", "H", "W"}:
+        if not has_image_sizes(graph):
             return
         ins, outs = [PTR] * len(graph.inputs), [PTR] * len(graph.outputs)
         call = ir.Function(self.module, ir.FunctionType(I32, [PTR, PTR, PTR, PTR, PTR, I64]), f"{self.name}_call")
@@ -247,18 +249,23 @@ class NetworkModule:
         """n, h, w as the array of symbols; a size that is fixed must equal the first input's."""
         graph = self.plan.graph
         given = dict(zip("NHW", sizes, strict=True))
-        for symbol, fixed in fixed_sizes(graph.inputs[0].type.shape).items():
-            if symbol not in graph.symbols:
-                with b.if_then(b.icmp_signed("!=", given[symbol], i64(fixed)), likely=False):
-                    b.ret(error)
+        code = ShapeCode(b, {s: given[s] for s in graph.symbols})
+        for size, fixed in fixed_sizes(graph).items():
+            with b.if_then(b.icmp_signed("!=", given[size], code.emit(fixed)), likely=False):
+                b.ret(error)
         return _array(b, [given[s] for s in graph.symbols])
 
 
-def fixed_sizes(shape: Sequence[DimLike]) -> dict[str, int]:
-    """What N, H and W must be where an input of this shape fixes them; 1 where it has no such dim."""
+def has_image_sizes(graph: Graph) -> bool:
+    """Whether the sizes of this network are among N, H and W, so that NAME_run and its like exist."""
+    return bool(graph.inputs) and set(graph.symbols) <= {"N", "H", "W"}
+
+
+def fixed_sizes(graph: Graph) -> dict[str, DimLike]:
+    """What N, H and W must be where they are no symbols: the first input's dim, or 1 if it has none there."""
+    shape = graph.inputs[0].type.shape
     at = {"N": 0, "H": 2, "W": 3}
-    dims_at = {s: shape[i] if i < len(shape) else 1 for s, i in at.items()}
-    return {s: d for s, d in dims_at.items() if isinstance(d, int)}
+    return {s: shape[i] if i < len(shape) else 1 for s, i in at.items() if s not in graph.symbols}
 
 
 def _word(b: ir.IRBuilder, base: ir.Value, index: int, type: ir.Type) -> ir.Value:

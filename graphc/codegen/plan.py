@@ -5,11 +5,12 @@ into slots. Tensors whose lives do not overlap share a slot; its size is the lar
 and W that is evaluated once per shape, so the peak is known before the run and nothing is allocated during it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graphc import ops
 from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.nest import Buffer
 from graphc.codegen.select import select_kernels
 from graphc.codegen.target import Target
@@ -18,7 +19,7 @@ from graphc.ir import Array, DimLike, Graph, Node, Value, dims
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 NOMINAL = 224  # pixels: the size at which slots are fitted; any would do, the usual one fits best
-VIEWS = (ops.Identity, ops.Dropout)  # ops whose result is their input's bytes, unchanged
+VIEWS = (ops.Identity, ops.Dropout, ops.Flatten, ops.Reshape)  # ops whose result is their input's bytes, unchanged
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,21 @@ def buffer_bytes(buffer: Buffer) -> DimLike:
     return dims.product(buffer.layout.stored_shape(buffer.shape)) * buffer.type.dtype.size
 
 
-def make_plan(graph: Graph, target: Target) -> Plan:
-    """Choose kernels and places; UnsupportedError lists every node for which there is no code."""
+def make_plan(graph: Graph, target: Target, layouts: Mapping[Value, Layout] | None = None) -> Plan:
+    """Choose kernels and places; UnsupportedError lists every node for which there is no code.
+
+    `layouts` says how intermediate values lie in memory, where not dense. Inputs, outputs and weights always are.
+    """
+    layouts = layouts or {}
     plan = Plan(graph)
     buffers = _place_constants(plan)
     problems: list[str] = []
     for node in graph.nodes:
         inputs = [buffers[v] for v in node.inputs]
-        if isinstance(node.op, VIEWS):
+        if isinstance(node.op, VIEWS) and inputs[0].layout == DENSE:
             buffers[node.outputs[0]] = inputs[0].view(*node.outputs[0].type.shape)
             continue
-        outputs = [Buffer(v.name, v.type) for v in node.outputs]
+        outputs = [Buffer(v.name, v.type, layouts.get(v, DENSE)) for v in node.outputs]
         buffers |= zip(node.outputs, outputs, strict=True)
         try:
             kernels = select_kernels(node.op, inputs, outputs, target)
@@ -116,7 +121,7 @@ def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> 
     """Let each output be computed where the caller wants it; copy it there if its bytes already have a place."""
     for i, (name, v) in enumerate(zip(plan.graph.output_names, plan.graph.outputs, strict=True)):
         buffer = buffers[v]
-        if buffer.name not in plan.places:
+        if buffer.name not in plan.places and buffer.layout == DENSE:
             plan.places[buffer.name] = Place("output", i)
             continue
         result = Buffer(f"output {i}", v.type)
@@ -155,11 +160,3 @@ def _fitting_slot(plan: Plan, free: list[int], size: int, nominal: dict[str, int
     free.remove(best)
     return best
 
-
-def describe(plan: Plan, steps: Sequence[Step] | None = None) -> str:
-    """One line for each step: kernel, node, operands and why this kernel."""
-    lines = []
-    for step in steps or plan.steps:
-        operands = ", ".join(b.name for b in step.kernel.buffers)
-        lines.append(f"{step.kernel.name}  {step.node.name}  ({operands})  tasks={step.kernel.tasks}  {step.kernel.reason}")
-    return "\n".join(lines)

@@ -6,6 +6,7 @@ maximum. This is all that convolution arithmetic needs, and it has a canonical f
 """
 
 import ast
+import keyword
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ def _atom(kind: str, *args: str | DimLike) -> Dim:
 
 def symbol(name: str) -> Dim:
     """The symbol `name`, a positive integer known when the network runs."""
-    if not name.isidentifier() or name in ("min", "max", "inf", "nan"):
+    if not name.isidentifier() or keyword.iskeyword(name) or name in ("min", "max", "inf", "nan"):
         raise ShapeError(f"dimension symbol: expected an identifier such as H, got {name!r}")
     return _atom("symbol", name)
 
@@ -174,7 +175,7 @@ def minimum(a: DimLike, b: DimLike) -> DimLike:
     difference = a - b
     if isinstance(difference, int):
         return a if difference <= 0 else b
-    return _atom("min", a, b)
+    return _atom("min", *sorted((a, b), key=str))
 
 
 def maximum(a: DimLike, b: DimLike) -> DimLike:
@@ -182,7 +183,7 @@ def maximum(a: DimLike, b: DimLike) -> DimLike:
     difference = a - b
     if isinstance(difference, int):
         return a if difference >= 0 else b
-    return _atom("max", a, b)
+    return _atom("max", *sorted((a, b), key=str))
 
 
 def product(dims: tuple[DimLike, ...] | list[DimLike]) -> DimLike:
@@ -245,7 +246,7 @@ def parse(text: str) -> DimLike:
 def from_ast(node: ast.expr) -> DimLike:
     """The dim that a Python expression tree stands for."""
     match node:
-        case ast.Constant(value=int() as value):
+        case ast.Constant(value=int() as value) if not isinstance(value, bool):
             return value
         case ast.Name(id=name):
             return symbol(name)

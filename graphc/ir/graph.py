@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -118,6 +118,8 @@ class Graph:
         outputs, or None to keep the node.
         """
         builder = Builder(name or self.name, meta=self.meta)
+        builder.reserve(v.name for v in self.values())
+        builder.reserve(node.name for node in self.nodes)
         new = {v: builder.input(v.name, v.type) for v in self.inputs}
         new |= {p.value: builder.adopt(p) for p in self.params.values()}
         for node in self.nodes:
@@ -146,6 +148,7 @@ class Builder:
         self._nodes: list[Node] = []
         self._names: set[str] = set()
         self._node_names: set[str] = set()
+        self._reserved: set[str] = set()
         self._counters: dict[str, int] = {}
 
     def input(self, name: str, type: TensorType) -> Value:
@@ -201,19 +204,25 @@ class Builder:
             raise GraphError(f"{op.name} '{name}': another node has this name")
         self._node_names.add(name)
         output_names = output_names or ([name] if len(types) == 1 else [f"{name}.{i}" for i in range(len(types))])
+        if len(output_names) != len(types):
+            raise GraphError(f"{op.name} '{name}': expected {len(types)} output names, got {len(output_names)}")
         outputs = tuple(self._value(n, t, f"{op.name} '{name}'") for n, t in zip(output_names, types, strict=True))
         self._nodes.append(Node(name, op, inputs, outputs))
         return outputs
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keep names that will be declared later from being given out by `fresh`."""
+        self._reserved.update(names)
 
     def fresh(self, stem: str) -> str:
         """A name that no value and no node has yet: relu_1, relu_2, ..."""
         while True:
             self._counters[stem] = self._counters.get(stem, 0) + 1
             name = f"{stem}_{self._counters[stem]}"
-            if name not in self._names and name not in self._node_names:
+            if not any(name in taken for taken in (self._names, self._node_names, self._reserved)):
                 return name
 
-    def build(self, *outputs: Value, **named: Value) -> Graph:
+    def build(self, /, *outputs: Value, **named: Value) -> Graph:
         """The finished graph. Positional outputs are named like their values."""
         results = [(v.name, v) for v in outputs] + list(named.items())
         if not results:

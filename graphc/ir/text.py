@@ -23,11 +23,14 @@ from graphc.errors import GraphError, GraphcError
 from graphc.ir import dims
 from graphc.ir.graph import Array, Builder, Graph, Param, Value
 from graphc.ir.op import Op, format_attribute
-from graphc.ir.types import parse_type, split_commas
+from graphc.ir.types import TensorType, parse_type, split_commas
 
 PRINTED_ELEMENTS = 8  # a constant up to this size is readable on one line
 _PLAIN = r"[\w./:\-]+"
-_NAME = rf'%(?:"([^"]*)"|({_PLAIN}))'
+_LABEL = rf'(?:"([^"]*)"|({_PLAIN}))'
+_NAME = f"%{_LABEL}"
+_TYPED = rf'%(?:"[^"]*"|{_PLAIN}): \w+\[[^\]]*\]'
+_LINE = rf'({_TYPED}(?:, {_TYPED})*) = (\w+)\((.*)\)(?: @ "([^"]*)")?'
 
 
 def format_graph(graph: Graph) -> str:
@@ -47,8 +50,8 @@ def format_graph(graph: Graph) -> str:
 
 def parse_graph(text: str, ops: Mapping[str, type[Op]], params: Mapping[str, Array] | Callable[[Value], Array]) -> Graph:
     """Read the text form. `params` gives the data of each `param()`: a mapping by name, or a function of the value."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    head = re.fullmatch(rf'graph\s+(?:"([^"]*)"|({_PLAIN}))\((.*)\)\s*\{{', lines[0]) if lines else None
+    lines = [line.strip() for line in text.strip().split("\n") if line.strip()]
+    head = re.fullmatch(rf"graph\s+{_LABEL}\((.*)\)\s*\{{", lines[0]) if lines else None
     if not head or lines[-1] != "}":
         raise GraphError('graph text: expected "graph NAME(%x: f32[...]) {" ... "}"')
     builder, values = Builder(head[1] or head[2]), {}
@@ -67,7 +70,7 @@ def parse_graph(text: str, ops: Mapping[str, type[Op]], params: Mapping[str, Arr
 
 def _parse_line(line: str, builder: Builder, values: dict[str, Value], ops: Mapping[str, type[Op]],
                 params: Mapping[str, Array] | Callable[[Value], Array]) -> None:
-    match = re.fullmatch(r'(.+?) = (\w+)\((.*)\)(?: @ "([^"]*)")?', line)
+    match = re.fullmatch(_LINE, line)
     if not match:
         raise GraphError(f"expected %name: type = op(...), got {line!r}")
     defined = [_parse_typed(part) for part in split_commas(match[1])]
@@ -76,7 +79,7 @@ def _parse_line(line: str, builder: Builder, values: dict[str, Value], ops: Mapp
         (name, type_text), = defined
         type = parse_type(type_text)
         if arguments:
-            data = np.asarray(_literal(arguments[0]), type.dtype.numpy).reshape(type.static_shape())
+            data = _parse_data(arguments[0], name, type)
         elif callable(params):
             data = params(Value(name, type))
         elif name in params:
@@ -105,10 +108,19 @@ def _parse_line(line: str, builder: Builder, values: dict[str, Value], ops: Mapp
 def _parse_return(text: str, values: dict[str, Value]) -> dict[str, Value]:
     results = {}
     for part in split_commas(text):
-        label, found, reference = part.rpartition("=") if not part.startswith("%") else ("", "", part)
-        value = _lookup(reference, values)
-        results[label.strip('"') if found else value.name] = value
+        match = re.fullmatch(rf"(?:{_LABEL}=)?(%.+)", part)
+        if not match:
+            raise GraphError(f"return: expected %value or name=%value, got {part!r}")
+        value = _lookup(match[3], values)
+        results[match[1] or match[2] or value.name] = value
     return results
+
+
+def _parse_data(text: str, name: str, type: TensorType) -> Array:
+    try:
+        return np.asarray(_literal(text), type.dtype.numpy)
+    except (TypeError, ValueError):
+        raise GraphError(f"parameter '{name}': expected data for {type}, got {text}") from None
 
 
 def _parse_typed(text: str) -> tuple[str, str]:

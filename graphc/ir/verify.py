@@ -1,5 +1,6 @@
 """Checks a whole graph: defined before use, and every stored type equal to what its op infers."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,10 +15,10 @@ from graphc.ir.types import TensorType
 
 def verify(graph: Graph) -> Graph:
     """Return `graph` if it is well formed; GraphError names the node and what is wrong with it."""
-    names = [v.name for v in graph.values()]
-    if len(set(names)) != len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise GraphError(f"network '{graph.name}': two values are named '{twice}'")
+    for what, names in (("values", [v.name for v in graph.values()]), ("nodes", [n.name for n in graph.nodes])):
+        if len(set(names)) != len(names):
+            ((twice, _),) = Counter(names).most_common(1)
+            raise GraphError(f"network '{graph.name}': two {what} are named '{twice}'")
     defined = {*graph.inputs, *(p.value for p in graph.params.values())}
     for node in graph.nodes:
         for v in node.inputs:

@@ -8,6 +8,7 @@ A layer that has parameters takes a `name`, creates `<name>.weight` and so on wi
 and names its node `<name>`. Where a pair is wanted, an int stands for two equal ones. Every function raises
 ShapeError, which names the layer, if its operands or attributes do not fit.
 """
+# ruff: noqa: I001 (which wants each name on a line of its own)
 
 from graphc.nn.elementwise import (
     abs, add, clip, div, dropout, elu, exp, hard_threshold, identity, leaky_relu, log, maximum, minimum, mul, neg, pow,

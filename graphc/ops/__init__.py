@@ -1,16 +1,35 @@
-"""The op set: one frozen dataclass for each operation, listed in `OPS`."""
+"""The op set: one frozen dataclass for each operation, listed in `OP_CLASSES`."""
 
 from graphc.ir import Op
 from graphc.ops.conv import Conv2d
+from graphc.ops.conv_transpose import ConvTranspose2d
 from graphc.ops.elementwise import (
     Abs, Add, Clip, Div, Dropout, Elementwise, Elu, Exp, Fused, HardThreshold, Identity, LeakyRelu, Log, Maximum,
     Minimum, Mul, Neg, Pow, Relu, Sigmoid, Softplus, Sqrt, Sub, Tanh,
 )  # fmt: skip
+from graphc.ops.linear import Linear, MatMul
+from graphc.ops.locally_connected import LocallyConnected2d
+from graphc.ops.loss import BinaryCrossEntropyWithLogits, L2Penalty, MeanSquaredError, SoftmaxCrossEntropy
+from graphc.ops.norm import BatchNorm, LocalResponseNorm
+from graphc.ops.pool import (
+    AveragePool, ChannelL2Pool, GlobalAveragePool, GlobalMaxPool, L2Pool, MaxPool, MaxPoolWithIndices, MaxUnpool,
+    MinPool,
+)  # fmt: skip
+from graphc.ops.reduce import Mean, ReduceMax, ReduceMin, Sum
+from graphc.ops.resize import BedOfNails, UpsampleBilinear, UpsampleNearest
+from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.softmax import LogSoftmax, Softmax
 
 OP_CLASSES: tuple[type[Op], ...] = (
-    Conv2d,
+    Conv2d, ConvTranspose2d, LocallyConnected2d, Linear, MatMul,
     Identity, Relu, LeakyRelu, Elu, Sigmoid, Tanh, Softplus, HardThreshold, Clip, Exp, Log, Sqrt, Neg, Abs,
     Add, Sub, Mul, Div, Pow, Maximum, Minimum, Dropout, Fused,
+    MaxPool, MinPool, AveragePool, L2Pool, ChannelL2Pool, GlobalAveragePool, GlobalMaxPool, MaxPoolWithIndices,
+    MaxUnpool, UpsampleNearest, UpsampleBilinear, BedOfNails,
+    BatchNorm, LocalResponseNorm, Softmax, LogSoftmax,
+    Flatten, Reshape, Transpose, Concat, Split, Slice, Pad,
+    Sum, Mean, ReduceMax, ReduceMin,
+    MeanSquaredError, BinaryCrossEntropyWithLogits, SoftmaxCrossEntropy, L2Penalty,
 )  # fmt: skip
 OPS: dict[str, type[Op]] = {op.name: op for op in OP_CLASSES}
-__all__ = ["OPS", "OP_CLASSES", "Elementwise", *(op.__name__ for op in OP_CLASSES)]
+__all__ = ["OPS", "OP_CLASSES", "Elementwise", *(op.__name__ for op in OP_CLASSES)]  # noqa: PLE0604

@@ -7,8 +7,9 @@ import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir import Array, Op, TensorType
+from graphc.ops.checks import check_image, check_weighted
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
-from graphc.ops.window import Padding, Pair, Window, check_image
+from graphc.ops.window import Padding, Pair, Window
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Conv2d(Op):
         return Window(kernel, self.stride, self.padding, self.dilation)
 
     def infer(self, *types: TensorType) -> TensorType:
-        check_count(types, self.bias)
+        check_weighted(types, self.bias)
         x, w = types[:2]
         check_image(x)
         if w.rank != 4 or w.dtype != x.dtype:
@@ -59,9 +60,3 @@ class Conv2d(Op):
         if self.bias:
             y = y + arrays[2][:, None, None]
         return apply_epilogue(self.epilogue, y, arrays[2 + self.bias :])
-
-
-def check_count(types: tuple[TensorType, ...], bias: bool) -> None:
-    """ShapeError unless there are x, weight and, if `bias`, a bias."""
-    if len(types) < 2 + bias:
-        raise ShapeError(f"expected x, weight{' and bias' * bias}, got {len(types)} inputs")

@@ -7,9 +7,9 @@ import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir import Array, DimLike, Op, TensorType
-from graphc.ops.conv import check_count
+from graphc.ops.checks import check_image, check_integers, check_weighted
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
-from graphc.ops.window import Padding, Pair, Window, check_image, check_integers
+from graphc.ops.window import Padding, Pair, Window
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ConvTranspose2d(Op):
     epilogue: str | None = None
 
     def infer(self, *types: TensorType) -> TensorType:
-        check_count(types, self.bias)
+        check_weighted(types, self.bias)
         x, w = types[:2]
         check_image(x)
         if w.rank != 4 or w.dtype != x.dtype:

@@ -7,7 +7,7 @@ import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir import Array, Op, TensorType, dims
-from graphc.ops.conv import check_count
+from graphc.ops.checks import check_inputs, check_weighted
 from graphc.ops.elementwise import broadcast_shapes
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
 
@@ -24,7 +24,7 @@ class Linear(Op):
     epilogue: str | None = None
 
     def infer(self, *types: TensorType) -> TensorType:
-        check_count(types, self.bias)
+        check_weighted(types, self.bias)
         x, w = types[:2]
         if x.rank < 1 or not x.dtype.is_float:
             raise ShapeError(f"expected float features [...,C], got {x}")
@@ -58,15 +58,14 @@ class MatMul(Op):
     name: ClassVar[str] = "matmul"
 
     def infer(self, *types: TensorType) -> TensorType:
-        if len(types) != 2:
-            raise ShapeError(f"expected 2 inputs, got {len(types)}")
-        a, b = types
+        a, b = check_inputs(types, 2)
         if a.rank < 1 or b.rank < 1 or a.dtype != b.dtype or not a.dtype.is_float:
             raise ShapeError(f"expected two matrices of one float dtype, got {a} and {b}")
         inner = b.shape[-2 if b.rank > 1 else 0]
         if not dims.same(a.shape[-1], inner):
             raise ShapeError(f"a {a} has {a.shape[-1]} columns, b {b} has {inner} rows")
-        return a.with_shape(*broadcast_shapes([a.shape[:-2], b.shape[:-2]]), *a.shape[-2:-1], *b.shape[-1:][: b.rank - 1])
+        columns = b.shape[-1:] if b.rank > 1 else ()
+        return a.with_shape(*broadcast_shapes([a.shape[:-2], b.shape[:-2]]), *a.shape[-2:-1], *columns)
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.matmul(*arrays))

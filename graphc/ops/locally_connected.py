@@ -7,8 +7,8 @@ import numpy as np
 
 from graphc.errors import ShapeError
 from graphc.ir import Array, Op, TensorType, dims
-from graphc.ops.conv import check_count
-from graphc.ops.window import Padding, Pair, Window, check_image
+from graphc.ops.checks import check_image, check_inputs
+from graphc.ops.window import Padding, Pair, Window
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,7 @@ class LocallyConnected2d(Op):
         return Window(kernel, self.stride, self.padding)
 
     def infer(self, *types: TensorType) -> TensorType:
-        check_count(types, self.bias)
-        x, w = types[:2]
-        if len(types) > 2 + self.bias:
-            raise ShapeError(f"expected {2 + self.bias} inputs, got {len(types)}")
+        x, w = check_inputs(types, 2 + self.bias)[:2]
         check_image(x)
         if w.rank != 6 or w.dtype != x.dtype:
             raise ShapeError(f"weight must be {x.dtype.value}[K,C,R,S,P,Q], got {w}")
@@ -49,4 +46,4 @@ class LocallyConnected2d(Op):
     def eval(self, *arrays: Array) -> Array:
         x, w = arrays[:2]
         y = np.einsum("ncpqrs,kcrspq->nkpq", self.window(w.shape[2:4]).cut(x, 0.0), w)
-        return y + arrays[2] if self.bias else y
+        return np.asarray(y + arrays[2] if self.bias else y)

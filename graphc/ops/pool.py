@@ -8,7 +8,8 @@ import numpy as np
 
 from graphc.errors import InputError, ShapeError
 from graphc.ir import Array, DimLike, DType, Op, TensorType, dims
-from graphc.ops.window import Padding, Pair, Window, check_image, check_integers
+from graphc.ops.checks import check_image, check_inputs
+from graphc.ops.window import Padding, Pair, Window
 
 NO_CELL = 2**63 - 1  # the index of a maximum where dilation lets a window see padding only
 
@@ -170,16 +171,16 @@ class AveragePool(SumPool):
 
     def eval(self, *arrays: Array) -> Array:
         (x,) = arrays
-        top, left, bottom, right = self.padding
-        ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
-        if self.count_padding:
-            ones = np.pad(ones, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=1)
-            counted = Window(self.kernel, self.stride, ceil_mode=self.ceil_mode)
-            p, q = dims_of(self.window, x)
-            number = counted.cut(ones, 0.0)[:, :, :p, :q].sum(axis=(4, 5))
-        else:
-            number = self.window.cut(ones, 0.0).sum(axis=(4, 5))
-        return np.asarray(self.window.cut(x, 0.0).sum(axis=(4, 5)) / number)
+        number = self._cells(0, x.shape[2])[:, None] * self._cells(1, x.shape[3])
+        return np.asarray(self.window.cut(x, 0.0).sum(axis=(4, 5)) / number.astype(x.dtype))
+
+    def _cells(self, axis: int, size: int) -> Array:
+        """How many rows (columns) each window counts."""
+        before, after = self.padding[axis], self.padding[axis + 2]
+        low, high = (-before, size + after) if self.count_padding else (0, size)
+        positions = dims.evaluate(self.window.count(axis, size), {})
+        start = np.arange(positions) * self.stride[axis] - before
+        return np.asarray(np.minimum(start + self.kernel[axis], high) - np.maximum(start, low))
 
 
 @dataclass(frozen=True)
@@ -189,14 +190,14 @@ class L2Pool(SumPool):
     name: ClassVar[str] = "l2_pool"
 
     def eval(self, *arrays: Array) -> Array:
-        return np.sqrt(np.square(self.window.cut(arrays[0], 0.0)).sum(axis=(4, 5)))
+        return np.asarray(np.sqrt(np.square(self.window.cut(arrays[0], 0.0)).sum(axis=(4, 5))))
 
 
 @dataclass(frozen=True)
 class ChannelL2Pool(Op):
-    """y[n,k,h,w] = sqrt(the sum over c < size of x[n, k*stride+c, h, w]^2). x [N,C,H,W] -> y [N,(C-size)//stride+1,H,W].
+    """y[n,k,h,w] = sqrt(the sum over c < size of x[n, k*stride+c, h, w]^2). x [N,C,H,W] -> y [N,K,H,W].
 
-    The pooling over neighbouring feature maps that makes features invariant (Kavukcuoglu et al. 2009).
+    K = (C-size)//stride + 1. It makes features invariant when neighbouring maps are (Kavukcuoglu et al. 2009).
     """
 
     name: ClassVar[str] = "channel_l2_pool"
@@ -205,16 +206,16 @@ class ChannelL2Pool(Op):
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        check_image(x)
-        check_integers("size and stride", (self.size, self.stride), 2, 1)
-        channels = x.static_channels
-        if self.size > x.shape[1]:
+        channels = check_image(x)
+        if self.size < 1 or self.stride < 1:
+            raise ShapeError(f"size and stride must be at least 1, got {self.size} and {self.stride}")
+        if self.size > channels:
             raise ShapeError(f"expected at least {self.size} channels, got {x}")
-        return x
+        return x.with_shape(x.shape[0], (channels - self.size) // self.stride + 1, *x.shape[2:])
 
     def eval(self, *arrays: Array) -> Array:
         view = np.lib.stride_tricks.sliding_window_view(arrays[0], self.size, axis=1)[:, :: self.stride]
-        return np.sqrt(np.square(view).sum(axis=4))
+        return np.asarray(np.sqrt(np.square(view).sum(axis=4)))
 
 
 @dataclass(frozen=True)
@@ -245,10 +246,3 @@ class GlobalMaxPool(Op):
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(arrays[0].max(axis=(2, 3), keepdims=True))
-
-
-def check_inputs(types: tuple[TensorType, ...], count: int) -> tuple[TensorType, ...]:
-    """`types`; ShapeError unless there are `count`."""
-    if len(types) != count:
-        raise ShapeError(f"expected {count} input{'s' * (count > 1)}, got {len(types)}")
-    return types

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.errors import ShapeError
-from graphc.ir import Array, DimLike, TensorType, dims
+from graphc.ir import Array, DimLike, dims
+from graphc.ops.checks import check_integers
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, left, bottom, right: the order of ONNX's `pads`
@@ -43,12 +44,12 @@ class Window:
         return not any(self.padding) and not self.ceil_mode
 
     def positions(self, height: DimLike, width: DimLike) -> tuple[DimLike, DimLike]:
-        """P and Q, how many windows fit: floor((size + padding - extent) / stride) + 1, or as `ceil_mode` says."""
-        top, left, bottom, right = self.padding
-        return self._count(0, height, top, bottom), self._count(1, width, left, right)
+        """P and Q: floor((size + padding - extent) / stride) + 1, or what `ceil_mode` makes of it."""
+        return self.count(0, height), self.count(1, width)
 
-    def _count(self, axis: int, size: DimLike, before: int, after: int) -> DimLike:
-        extent, stride = self.extent[axis], self.stride[axis]
+    def count(self, axis: int, size: DimLike) -> DimLike:
+        """How many windows fit along the height (axis 0) or width (axis 1)."""
+        extent, stride, before, after = self.extent[axis], self.stride[axis], self.padding[axis], self.padding[axis + 2]
         if self.ceil_mode:
             # min(ceil((size + before + after - extent) / stride) + 1, ceil((size + before) / stride))
             count = dims.ceil_div(size + (before + min(after - extent + stride, 0)), stride)
@@ -68,15 +69,3 @@ class Window:
         padded = np.pad(x, borders, constant_values=fill)
         view = np.lib.stride_tricks.sliding_window_view(padded, self.extent, axis=(2, 3))
         return view[:, :, :: self.stride[0], :: self.stride[1], :: self.dilation[0], :: self.dilation[1]]
-
-
-def check_integers(name: str, values: tuple[int, ...], length: int, least: int) -> None:
-    """ShapeError unless `values` are `length` integers of at least `least`."""
-    if len(values) != length or not all(isinstance(v, int) and v >= least for v in values):
-        raise ShapeError(f"{name} must be {length} integers of at least {least}, got {values}")
-
-
-def check_image(x: TensorType) -> None:
-    """ShapeError unless x is a float [N,C,H,W] with a constant number of channels."""
-    if x.rank != 4 or not x.dtype.is_float or not isinstance(x.shape[1], int):
-        raise ShapeError(f"expected a float image batch [N,C,H,W] with constant C, got {x}")

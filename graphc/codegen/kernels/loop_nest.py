@@ -2,8 +2,10 @@
 
 from llvmlite import ir
 
+from graphc.codegen.arithmetic import has_code
 from graphc.codegen.emit import NestEmitter
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, walk
+from graphc.errors import UnsupportedError
 from graphc.ir import Dim, DimLike, dims
 from graphc.ops.scalar import Call, Expr
 
@@ -14,6 +16,9 @@ class LoopNestKernel:
     reason = "the generic kernel: none is made for this op and shape"
 
     def __init__(self, op: str, nest: Nest, lanes: int) -> None:
+        for e in walk(nest.value):
+            if isinstance(e, Call) and not has_code(e.fn, e.args[-1].dtype):
+                raise UnsupportedError(f"no code generation for {e.fn} on {e.args[-1].dtype.value}")
         self.name = f"nest_{op}"
         self._nest, self._emitter = nest, NestEmitter(nest, lanes)
         self.buffers, self.sizes, self.tasks = self._emitter.buffers, self._emitter.sizes, self._emitter.tasks

@@ -1,23 +1,73 @@
 """From op to loop nests: one function for each op, `lower(op, *inputs, *outputs)`, listed in `LOWERINGS`."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from graphc import ops
-from graphc.codegen.lowering.conv import lower_conv2d
+from graphc.codegen.lowering.conv import lower_conv2d, lower_conv_transpose2d, lower_locally_connected2d
 from graphc.codegen.lowering.elementwise import lower_elementwise
+from graphc.codegen.lowering.linear import lower_linear, lower_matmul
+from graphc.codegen.lowering.loss import (
+    lower_binary_cross_entropy_with_logits, lower_l2_penalty, lower_mean_squared_error, lower_softmax_cross_entropy,
+)  # fmt: skip
+from graphc.codegen.lowering.norm import lower_batch_norm, lower_local_response_norm
+from graphc.codegen.lowering.pool import (
+    lower_average_pool, lower_channel_l2_pool, lower_global_average_pool, lower_global_max_pool, lower_l2_pool,
+    lower_max_pool, lower_max_pool_with_indices, lower_max_unpool, lower_min_pool,
+)  # fmt: skip
+from graphc.codegen.lowering.reduce import lower_reduce
+from graphc.codegen.lowering.resize import lower_bed_of_nails, lower_upsample_bilinear, lower_upsample_nearest
+from graphc.codegen.lowering.shape import (
+    lower_concat, lower_pad, lower_reshape, lower_slice, lower_split, lower_transpose,
+)  # fmt: skip
+from graphc.codegen.lowering.softmax import lower_log_softmax, lower_softmax
 from graphc.codegen.nest import Buffer, Nest
 from graphc.errors import UnsupportedError
 from graphc.ir import Op
 
 LOWERINGS: dict[type[Op], Callable[..., Iterator[Nest]]] = {
     ops.Conv2d: lower_conv2d,
+    ops.ConvTranspose2d: lower_conv_transpose2d,
+    ops.LocallyConnected2d: lower_locally_connected2d,
+    ops.Linear: lower_linear,
+    ops.MatMul: lower_matmul,
+    ops.MaxPool: lower_max_pool,
+    ops.MinPool: lower_min_pool,
+    ops.AveragePool: lower_average_pool,
+    ops.L2Pool: lower_l2_pool,
+    ops.ChannelL2Pool: lower_channel_l2_pool,
+    ops.GlobalAveragePool: lower_global_average_pool,
+    ops.GlobalMaxPool: lower_global_max_pool,
+    ops.MaxPoolWithIndices: lower_max_pool_with_indices,
+    ops.MaxUnpool: lower_max_unpool,
+    ops.BatchNorm: lower_batch_norm,
+    ops.LocalResponseNorm: lower_local_response_norm,
+    ops.Softmax: lower_softmax,
+    ops.LogSoftmax: lower_log_softmax,
+    ops.UpsampleNearest: lower_upsample_nearest,
+    ops.UpsampleBilinear: lower_upsample_bilinear,
+    ops.BedOfNails: lower_bed_of_nails,
+    ops.Flatten: lower_reshape,
+    ops.Reshape: lower_reshape,
+    ops.Transpose: lower_transpose,
+    ops.Concat: lower_concat,
+    ops.Split: lower_split,
+    ops.Slice: lower_slice,
+    ops.Pad: lower_pad,
+    ops.Sum: lower_reduce,
+    ops.Mean: lower_reduce,
+    ops.ReduceMax: lower_reduce,
+    ops.ReduceMin: lower_reduce,
+    ops.MeanSquaredError: lower_mean_squared_error,
+    ops.BinaryCrossEntropyWithLogits: lower_binary_cross_entropy_with_logits,
+    ops.SoftmaxCrossEntropy: lower_softmax_cross_entropy,
+    ops.L2Penalty: lower_l2_penalty,
 }
 
 
 def lower(op: Op, *buffers: Buffer) -> list[Nest]:
     """The loop nests that compute `op`, in order; buffers that are neither inputs nor outputs are temporaries."""
-    function: Any = lower_elementwise if isinstance(op, ops.Elementwise) else LOWERINGS.get(type(op))
-    if function is None:
+    if isinstance(op, ops.Elementwise):
+        return list(lower_elementwise(op, *buffers))
+    if type(op) not in LOWERINGS:
         raise UnsupportedError(f"{op.name}: no code generation for this op")
-    return list(function(op, *buffers))
+    return list(LOWERINGS[type(op)](op, *buffers))

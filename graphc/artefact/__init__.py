@@ -1,0 +1,106 @@
+"""Ahead of time: a network as a native library, program or object, which need only libc, libm and pthreads.
+
+    names.py    the network's name, and texts, as C wants them
+    header.py   NAME.h
+    objects.py  NAME.o and NAME.weights
+    link.py     NAME.so and the program NAME, by the system's C compiler
+    program.py  what the program (runtime/main.c) is told about the network
+"""
+
+import os
+import tempfile
+from collections.abc import Collection, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from graphc.artefact.header import header_text
+from graphc.artefact.link import find_compiler, link_library, link_program
+from graphc.artefact.names import artefact_name, c_comment
+from graphc.artefact.objects import write_object, write_weights
+from graphc.artefact.program import check_program, program_macros
+from graphc.codegen.module import WEIGHTS_LABEL
+from graphc.driver import Lowered, lower
+from graphc.errors import FileError, InputError
+from graphc.ir import Graph
+
+__all__ = ["KINDS", "build"]
+
+KINDS = {"so": ".so", "h": ".h", "obj": ".o", "exe": "", "ll": ".ll", "asm": ".s"}  # and what the file ends in
+
+
+def build(graph: Graph, directory: str | Path, emit: Sequence[str] = ("so", "h"), *, name: str | None = None,
+          cpu: str = "native", weights: Literal["embed", "file"] = "embed") -> dict[str, Path]:
+    """Compile `graph` to files in `directory` (created if missing) and return them by kind.
+
+    `emit` lists kinds: "so" (shared library), "h" (its C header), "obj" (object file), "exe" (program that reads .npy,
+    PPM or PGM and writes .npy), "ll" and "asm" (the code as text, without weights). `name`, by default the graph's as
+    a C identifier, is the stem of the files and the prefix of the functions. `cpu` is as in `graphc.compile`. With
+    weights="file" they stand in NAME.weights (kind "weights"), which the network maps when it is created.
+
+    The same graph gives the same bytes, whatever the directory. The files appear when all are complete, or not at all.
+    InputError for a wrong argument, UnsupportedError for a network that cannot be compiled, FileError where files
+    cannot be written, GraphcError if "so" or "exe" finds no working C compiler ($CC, cc, gcc or clang).
+    """
+    _check_arguments(graph, emit, weights)
+    symbol, directory = artefact_name(graph.name, name), Path(directory)
+    if "exe" in emit:
+        check_program(graph)
+    if {"so", "exe"} & set(emit):
+        find_compiler()  # before the work, not after
+    lowered = lower(graph, symbol, cpu, artefact=True, embed=weights == "embed")
+    targets = {kind: directory / f"{symbol}{KINDS[kind]}" for kind in dict.fromkeys(emit)}
+    if weights == "file":
+        targets["weights"] = directory / f"{symbol}.weights"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for target in targets.values():
+            if target.is_dir():
+                raise FileError(f"{target}: expected a file or nothing, got a directory")
+        with tempfile.TemporaryDirectory(prefix=f".{symbol}.", dir=directory) as temporary:
+            _write(graph, lowered, Path(temporary), targets)
+            for target in targets.values():
+                os.replace(Path(temporary) / target.name, target)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{directory}: {symbol} cannot be written: {error.strerror}") from None
+    return targets
+
+
+def _check_arguments(graph: Graph, emit: Sequence[str], weights: str) -> None:
+    if not isinstance(graph, Graph):
+        raise InputError(f"build: expected a graph, got {type(graph).__name__}")
+    unknown = [kind for kind in emit if kind not in KINDS]
+    if isinstance(emit, str) or unknown or not emit:
+        raise InputError(f"emit: expected a list of some of {', '.join(KINDS)}, got {emit!r}")
+    if weights not in ("embed", "file"):
+        raise InputError(f'weights: expected "embed" or "file", got {weights!r}')
+
+
+def _write(graph: Graph, lowered: Lowered, folder: Path, kinds: Collection[str]) -> None:
+    """Write NAME.* of these kinds, and what they are made from, into `folder`."""
+    name, in_file = lowered.symbol, "weights" in kinds
+    (folder / f"{name}.h").write_text(header_text(graph, name, in_file), encoding="utf-8")
+    if in_file:
+        write_weights(folder / f"{name}.weights", lowered.plan)
+    if "ll" in kinds:
+        (folder / f"{name}.ll").write_text(f"; {_describe(lowered, in_file)}\n{lowered.module}", encoding="utf-8")
+    if "asm" in kinds:
+        text = lowered.machine.emit_assembly(lowered.module.clone())  # a clone, for emission changes the module
+        (folder / f"{name}.s").write_text(f"/* {_describe(lowered, in_file)} */\n{text}", encoding="utf-8")
+    if {"obj", "so", "exe"} & set(kinds):
+        write_object(folder / f"{name}.o", lowered, not in_file)
+    if "so" in kinds:
+        link_library(folder, name)
+    if "exe" in kinds:
+        with resources.as_file(resources.files("graphc.runtime") / "main.c") as source:
+            link_program(folder, name, source, list(program_macros(graph, name, in_file)))
+
+
+def _describe(lowered: Lowered, in_file: bool) -> str:
+    """The first line of code as text: what it is, and where its weights are."""
+    name, size = lowered.symbol, lowered.plan.weight_bytes
+    where = f"{name}_create reads them" if in_file else f"the external {WEIGHTS_LABEL} stands for them"
+    return (f"Network '{c_comment(lowered.plan.graph.name)}', compiled by graphc for {lowered.target.cpu}. Its {size} bytes "
+            f"of weights are not in this text: {where}; {name}.weights holds them after its first 64 bytes.")

@@ -1,0 +1,273 @@
+"""The command line: what the commands are called, take and tell. What they do stands beside, loaded when it is run.
+
+Exit status: 0; 1 if a check failed; 2 if something is wrong with the arguments, the files or the network; 70 if
+something is wrong with graphc; 130 after Ctrl-C.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGINT
+from typing import Any, TypeVar
+
+import click
+
+from graphc import __version__
+from graphc.cli.arguments import parse_numbers, parse_shape, parse_size, parse_words
+from graphc.errors import GraphcError, UnsupportedError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+class Failure(click.ClickException):
+    """What ends a command, on stderr without a traceback."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"graphc: {self.message}", err=True)
+
+
+class Commands(click.Group):
+    """The commands, with errors told in one line, or one for each problem where there are several."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click tells these itself
+        except KeyboardInterrupt:
+            raise Failure("interrupted", 128 + SIGINT) from None  # what a shell makes of it
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            raise explain(error) from None
+
+
+def explain(error: Exception) -> Failure:
+    """The end of a command that raised `error`."""
+    match error:
+        case UnsupportedError(problems=(_, _, *_)):
+            head = str(error).removesuffix("; ".join(error.problems)).rstrip()
+            return Failure("\n  ".join([head, *error.problems]), 2)
+        case GraphcError():
+            return Failure(str(error), 2)
+        case MemoryError():
+            return Failure("not enough memory", 2)
+    return Failure(f"internal error, please report it with what --debug shows: {error!r}", os.EX_SOFTWARE)
+
+
+def examples(*lines: str) -> dict[str, str]:
+    """The epilog of a command's help; \\b keeps click from joining its lines."""
+    return {"epilog": "\n".join(["\b", "Examples:", *(f"  graphc {line}" for line in lines)])}
+
+
+def combine(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, first one first in the help."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model = combine(
+    click.argument("model"),
+    click.option("--params", type=FILE, metavar="FILE", help="Parameters by name, as .safetensors or .npz."),
+)
+dense = combine(
+    click.option("--dense", is_flag=True, help="Make it fully convolutional: a map of scores for images of any size."),
+    click.option(
+        "--gap",
+        type=click.Choice(["window", "drop"]),
+        help="With --dense, a global average becomes a moving average (window, the default) or nothing (drop).",
+    ),
+    click.option(
+        "--window",
+        type=parse_size,
+        metavar="HxW",
+        help="With --dense, the image size it was made for, if it leaves that open.",
+    ),
+)
+cpu = click.option(
+    "--cpu", default="native", show_default=True, metavar="NAME", help="Compile for this CPU: native, or x86-64-v3, ..."
+)
+threads = click.option(
+    "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of a run.  [default: every CPU]"
+)
+shape = click.option(
+    "--shape",
+    "shapes",
+    type=parse_shape,
+    multiple=True,
+    metavar="1x3x224x224",
+    help="The shape of an input; again for the next input.  [default: one image, 224x224 where that is open]",
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="graphc %(version)s")
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+def main(debug: bool) -> None:
+    """Compile and run convolutional networks.
+
+    MODEL is an ONNX file, the name of a built-in network such as lenet5, or module:function for a function of yours
+    that returns a graphc.Graph.
+    """
+
+
+@main.command(**examples("compile net.onnx -o build", "compile digits --dense -o build --emit so,h,exe"))
+@model
+@click.option("-o", "--output", type=FILE, required=True, metavar="DIR", help="The folder to write into.")
+@click.option("--emit", type=parse_words, default="so,h", show_default=True, help="Some of so, h, obj, exe, ll, asm.")
+@click.option("--name", metavar="NAME", help="What files and C functions are called.  [default: as the network]")
+@click.option(
+    "--weights",
+    type=click.Choice(["embed", "file"]),
+    default="embed",
+    show_default=True,
+    help="In the library, or in a file beside it.",
+)
+@cpu
+@dense
+def compile(output: Path, emit: tuple[str, ...], name: str | None, weights: str, cpu: str, **network: Any) -> None:
+    """Write a network as native code.
+
+    A library (so) with its C header (h), an object file (obj), a program (exe), or the code as text (ll, asm).
+    """
+    from graphc.cli.commands import compile_network, load_model
+
+    compile_network(load_model(**network), output, emit, name, weights, cpu)
+
+
+@main.command(
+    **examples(
+        "run digits photo.png",
+        "run digits --dense page.png --overlay map.png",
+        "run net.onnx --resize --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 *.jpg -o results",
+        "run build/net.so image.npy -o result.npy",
+    )
+)
+@model
+@click.argument("inputs", nargs=-1, required=True, type=FILE, metavar="INPUT...")
+@click.option(
+    "-o", "--output", type=FILE, metavar="FILE|DIR", help="Write the results: a .npy file, or a folder for many inputs."
+)
+@click.option("--overlay", type=FILE, metavar="FILE|DIR", help="Draw the map of scores over the image, as .png.")
+@click.option("--resize", is_flag=True, help="Scale images to the size that the network wants.")
+@click.option(
+    "--mean", type=parse_numbers, metavar="X,...", help="Subtract these from the channels, which lie in 0..1."
+)
+@click.option(
+    "--std", type=parse_numbers, metavar="X,...", help="Then divide by these.  [default for both: the network's]"
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, metavar="K", help="Show the K best classes."
+)
+@threads
+@cpu
+@dense
+def run(
+    inputs: tuple[Path, ...],
+    output: Path | None,
+    overlay: Path | None,
+    resize: bool,
+    mean: list[float] | None,
+    std: list[float] | None,
+    top: int,
+    **network: Any,
+) -> None:
+    """Run a network on images or arrays.
+
+    Pictures are read as red, green and blue, or grey, from 0 to 1, then normalised; .npy files are taken as they are.
+    MODEL may also be a library that `graphc compile` has written.
+    """
+    from graphc.cli.running import load_network, make_reader, run_network
+
+    loaded = load_network(**network)
+    run_network(loaded, make_reader(loaded, resize, mean, std), inputs, output, overlay, top)
+
+
+@main.command(**examples("export lenet5 -o lenet5.onnx", "export digits --dense -o digits.onnx"))
+@model
+@click.option("-o", "--output", type=FILE, required=True, metavar="FILE.onnx", help="The file to write.")
+@click.option("--opset", type=int, default=18, show_default=True, help="The version of ONNX's operators.")
+@dense
+def export(output: Path, opset: int, **network: Any) -> None:
+    """Write a network as an ONNX file."""
+    from graphc.cli.commands import export_network, load_model
+
+    export_network(load_model(**network), output, opset)
+
+
+@main.command(**examples("summary lenet5", "summary net.onnx --shape 1x3x640x480 --json"))
+@model
+@shape
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@dense
+def summary(shapes: tuple[tuple[int, ...], ...], as_json: bool, **network: Any) -> None:
+    """Count parameters, operations and memory, layer by layer."""
+    from graphc.cli.commands import load_model, show_summary
+
+    show_summary(load_model(**network), shapes, as_json)
+
+
+@main.command(**examples("verify net.onnx", "verify digits --dense --shape 2x1x100x80 --threads 4"))
+@model
+@shape
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random inputs.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, min_open=True),
+    default=1e-4,
+    show_default=True,
+    help="The largest difference that is right, as a share of a tensor's largest element.",
+)
+@threads
+@cpu
+@dense
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    shapes: tuple[tuple[int, ...], ...],
+    seed: int,
+    tolerance: float,
+    threads: int | None,
+    cpu: str,
+    **network: Any,
+) -> None:
+    """Compare native code with NumPy and ONNX Runtime.
+
+    The reference is NumPy in float64 on random inputs. Where they differ, the first layer is named and the exit
+    status is 1.
+    """
+    from graphc.cli.commands import load_model, verify_network
+
+    if not verify_network(load_model(**network), shapes, seed, tolerance, threads, cpu):
+        ctx.exit(1)
+
+
+@main.command(**examples("graph lenet5 -o lenet5.svg", "graph net.onnx --optimized -o net.dot"))
+@model
+@click.option("-o", "--output", type=FILE, required=True, metavar="FILE.svg|.dot", help="The file to write.")
+@click.option("--optimized", is_flag=True, help="Draw what is compiled: the network after all passes.")
+@dense
+def graph(output: Path, optimized: bool, **network: Any) -> None:
+    """Draw a network as SVG or for Graphviz."""
+    from graphc.cli.commands import draw_network, load_model
+
+    draw_network(load_model(**network), output, optimized)
+
+
+@main.command(**examples("demo", "demo -o /tmp/demo"))
+@click.option("-o", "--output", type=FILE, default="demo", show_default=True, metavar="DIR", help="The folder to fill.")
+def demo(output: Path) -> None:
+    """Find the digits on a scanned page, and draw them."""
+    from graphc.cli.commands import show_demo
+
+    show_demo(output)

@@ -1,0 +1,90 @@
+"""From what the user typed as MODEL to a graph."""
+
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import click
+
+from graphc.errors import GraphcError, InputError
+from graphc.ir import Graph
+from graphc.ir.sizes import bind_sizes
+from graphc.models import NETWORKS
+from graphc.passes import fully_convolutional, padded_layers
+from graphc.state import load_state
+from graphc.summary import default_sizes
+
+
+def load_model(
+    model: str,
+    params: Path | None = None,
+    dense: bool = False,
+    gap: str | None = None,
+    window: tuple[int, int] | None = None,
+) -> Graph:
+    """The graph that MODEL and the options beside it stand for. With `dense`, a note on stderr tells where it pads."""
+    if not dense and (gap or window):
+        raise InputError(f"--{'gap' if gap else 'window'}: expected together with --dense only")
+    graph = find_model(model)
+    if params:
+        graph = load_state(graph, params)
+    if dense:
+        graph = fully_convolutional(graph, gap or "window", window)
+        if padded := padded_layers(graph):
+            layers = f"layer '{padded[0]}' pads" if len(padded) == 1 else f"{len(padded)} layers pad"
+            click.echo(f"graphc: note: {layers}, so scores near a window's edge differ from the classifier's", err=True)
+    return graph
+
+
+def find_model(model: str) -> Graph:
+    """The graph of an ONNX file, a built-in network or a function; InputError or FileError if it is none of them."""
+    if model in NETWORKS:
+        return NETWORKS[model]()
+    if model.endswith(".onnx"):
+        from graphc.onnx import load
+
+        return load(model)
+    if re.fullmatch(r"[\w.]+:[\w.]+", model):
+        return _call_function(*model.split(":"))
+    if model.endswith(".so"):
+        raise InputError(f"model '{model}': a compiled library can only be run; expected what it was compiled from")
+    if Path(model).exists():
+        raise InputError(f"model '{model}': expected an .onnx file, a network or module:function")
+    close = get_close_matches(model, NETWORKS)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise InputError(f"model '{model}': {hint}expected an .onnx file, module:function or one of {', '.join(NETWORKS)}")
+
+
+def _call_function(module_name: str, name: str) -> Graph:
+    """What the user's function returns. Its own errors are told in one line, with where they came from."""
+    label = f"model '{module_name}:{name}'"
+    sys.path.insert(0, "")  # the current folder, as for `python -m`
+    try:
+        function = importlib.import_module(module_name)
+        for part in name.split("."):
+            function = getattr(function, part)
+        graph = function() if callable(function) else function
+    except GraphcError:
+        raise
+    except ModuleNotFoundError as error:
+        raise InputError(f"{label}: no module '{error.name}'") from error
+    except AttributeError as error:
+        raise InputError(f"{label}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{label}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    finally:
+        sys.path.remove("")
+    if not isinstance(graph, Graph):
+        raise InputError(f"{label}: expected a function that returns a graphc.Graph, got {type(graph).__name__}")
+    return graph
+
+
+def find_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """The sizes that make the first inputs have these shapes, and defaults for the rest. Errors: InputError."""
+    if len(shapes) > len(graph.inputs):
+        raise InputError(f"--shape: network '{graph.name}' has {len(graph.inputs)} inputs, got {len(shapes)} shapes")
+    named = [(v.name, v.type) for v in graph.inputs[: len(shapes)]]
+    return default_sizes(graph) | bind_sizes(named, shapes)

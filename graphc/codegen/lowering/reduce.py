@@ -1,0 +1,111 @@
+"""Loop nests of the reductions.
+
+A long reduction to one number runs in blocks, each one task and one partial result: the blocks run on all threads, and
+rounding errors grow with the length of a block and the number of blocks, not with their product. A reduction over axes
+that do not lie together reduces the last ones first.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from math import inf
+
+from graphc.codegen.layout import DENSE
+from graphc.codegen.lowering.shape import unravel
+from graphc.codegen.nest import Buffer, Nest, Reduce, Var, loop_vars, size, to_float
+from graphc.ir import DimLike, DType, dims
+from graphc.ops.reduce import Mean, ReduceMax, ReduceMin, ReduceOp, Sum
+from graphc.ops.scalar import Expr, Lit, call
+
+BLOCK = 4096  # elements of one partial result: 16 KiB of float32, half of a first-level cache
+KINDS: dict[type[ReduceOp], str] = {Sum: "sum", Mean: "sum", ReduceMax: "max", ReduceMin: "min"}
+Run = tuple[bool, DimLike]  # neighbouring dims of one fate: whether they are reduced, and the product of their lengths
+
+
+def lower_reduce(op: ReduceOp, x: Buffer, y: Buffer) -> Iterator[Nest]:
+    kind, reduced = KINDS[type(op)], op.reduced(x.type)
+    factor = dims.product([d for i, d in enumerate(x.shape) if i in reduced]) if isinstance(op, Mean) else None
+
+    def finish(value: Expr) -> Expr:
+        return value if factor is None else value / to_float(size(factor), y.type.dtype)
+
+    if x.layout != DENSE or y.layout != DENSE:
+        yield reduce_in_place(kind, reduced, x, y, finish)
+        return
+    runs = merge_runs([(i in reduced, d) for i, d in enumerate(x.shape)])
+    while sum(is_reduced for is_reduced, _ in runs) > 1:
+        last = max(i for i, (is_reduced, _) in enumerate(runs) if is_reduced)
+        rest = runs[:last] + runs[last + 1 :]
+        partial = Buffer(f"{y.name}.{len(rest)}", x.type.with_shape(*(d for _, d in rest)))
+        yield reduce_run(kind, last, x.view(*(d for _, d in runs)), partial)
+        x, runs = partial, merge_runs(rest)
+    if len(runs) == 1 and runs[0][0]:
+        value = yield from reduce_all(kind, y, x.type.elements, element_of(x))
+        yield Nest(y.view(), (), (), finish(value))
+    else:
+        axis = next((i for i, (is_reduced, _) in enumerate(runs) if is_reduced), None)
+        kept = y.view(*(d for is_reduced, d in runs if not is_reduced))
+        yield reduce_run(kind, axis, x.view(*(d for _, d in runs)), kept, finish)
+
+
+def merge_runs(fates: list[Run]) -> list[Run]:
+    """Neighbours of one fate as one; dims of 1 belong to any."""
+    runs: list[Run] = []
+    for is_reduced, d in fates:
+        if d == 1:
+            continue
+        if runs and runs[-1][0] == is_reduced:
+            runs[-1] = is_reduced, runs[-1][1] * d
+        else:
+            runs.append((is_reduced, d))
+    return runs
+
+
+def reduce_run(kind: str, axis: int | None, x: Buffer, y: Buffer, finish: Callable[[Expr], Expr] = lambda e: e) -> Nest:
+    """y = x reduced along one axis (None: copied)."""
+    index = loop_vars("hijklmno"[: x.type.rank], x.shape)
+    if axis is None:
+        return Nest(y, index, index, finish(x[index]))
+    loops = index[:axis] + index[axis + 1 :]
+    return Nest(y, loops, loops, finish(Reduce(kind, (index[axis],), x[index])))
+
+
+def reduce_in_place(kind: str, reduced: set[int], x: Buffer, y: Buffer, finish: Callable[[Expr], Expr]) -> Nest:
+    """y = x reduced along any axes, without views, for buffers of any layout."""
+    loops = loop_vars("hijklmno"[: y.type.rank], y.shape)
+    vars = {i: Var(f"r{i}", x.shape[i]) for i in sorted(reduced)}
+    kept = list(loops) if x.type.rank != y.type.rank else [v for i, v in enumerate(loops) if i not in reduced]
+    index = tuple(vars[i] if i in reduced else kept.pop(0) for i in range(x.type.rank))
+    return Nest(y, loops, loops, finish(Reduce(kind, tuple(vars.values()), x[index]) if vars else x[index]))
+
+
+def element_of(x: Buffer) -> Callable[[Expr], Expr]:
+    """x's element at a row-major position, 0 for a position behind its last."""
+    if x.layout == DENSE:
+        flat = x.view(x.type.elements)
+        return lambda i: flat.get(i, fill=0)
+    return lambda i: x.get(*unravel(i, x.shape), fill=0)
+
+
+def reduce_all(kind: str, y: Buffer, count: DimLike, element: Callable[[Expr], Expr]) -> Generator[Nest, None, Expr]:
+    """Yields the nest that reduces blocks, if there are several; returns the reduction of element(i) for all i < count.
+
+    The numbers have y's dtype. `element` must be readable behind `count` too.
+    """
+    if isinstance(count, int) and count <= BLOCK:
+        i = Var("i", count)
+        return Reduce(kind, (i,), element(i))
+    blocks = Buffer(f"{y.name}.blocks", y.type.with_shape(dims.ceil_div(count, BLOCK)))
+    b, i = loop_vars("bi", (blocks.shape[0], BLOCK))
+    position = b * BLOCK + i
+    value = call("select", call("lt", position, size(count)), element(position), identity_of(kind, y.type.dtype))
+    yield Nest(blocks, (b,), (b,), Reduce(kind, (i,), value))
+    return Reduce(kind, (b,), blocks[b])
+
+
+def identity_of(kind: str, dtype: DType) -> Lit:
+    """What changes nothing in a reduction."""
+    if kind == "sum":
+        return Lit(0.0 if dtype.is_float else 0)
+    if dtype.is_float:
+        return Lit(-inf if kind == "max" else inf)
+    least = -(1 << (8 * dtype.size - 1))
+    return Lit(least if kind == "max" else -least - 1)

@@ -1,0 +1,99 @@
+"""Pools, their inverse, and upsampling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import UnsupportedError
+from graphc.onnx.writer import NodeWriter
+from graphc.ops import pool
+from graphc.ops.checks import check_image
+from graphc.ops.resize import BedOfNails, UpsampleBilinear, UpsampleNearest
+
+
+def _window(op: pool.OrderPool | pool.SumPool) -> dict[str, Any]:
+    return {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding, "ceil_mode": int(op.ceil_mode)}
+
+
+def write_max_pool(n: NodeWriter, op: pool.MaxPool | pool.MaxPoolWithIndices) -> None:
+    """MaxPool, with one output or two."""
+    n.emit("MaxPool", *n.inputs, dilations=op.dilation, **_window(op))
+
+
+def write_min_pool(n: NodeWriter, op: pool.MinPool) -> None:
+    """-max(-x)."""
+    n.emit("Neg", n.step("MaxPool", n.step("Neg", *n.inputs), dilations=op.dilation, **_window(op)))
+
+
+def write_average_pool(n: NodeWriter, op: pool.AveragePool) -> None:
+    """AveragePool."""
+    n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **_window(op))
+
+
+def write_l2_pool(n: NodeWriter, op: pool.L2Pool) -> None:
+    """LpPool with p = 2, which knows ceil_mode since opset 18."""
+    attributes = _window(op)
+    if n.opset < 18 and attributes.pop("ceil_mode"):
+        raise UnsupportedError(f"ceil_mode needs opset 18, got {n.opset}")
+    n.emit("LpPool", *n.inputs, p=2, **attributes)
+
+
+def write_channel_l2_pool(n: NodeWriter, op: pool.ChannelL2Pool) -> None:
+    """The root of a 1x1 convolution of the squares, whose weights are 1 for the channels of a group, else 0."""
+    channels, results = check_image(n.node.inputs[0].type), check_image(n.node.outputs[0].type)
+    weight = np.zeros((results, channels, 1, 1), n.dtype.numpy)
+    for k in range(results):
+        weight[k, k * op.stride : k * op.stride + op.size] = 1
+    squares = n.step("Mul", n.inputs[0], n.inputs[0])
+    n.emit("Sqrt", n.step("Conv", squares, n.model.constant(weight, f"{n.name}.groups"), kernel_shape=(1, 1)))
+
+
+def write_max_unpool(n: NodeWriter, op: pool.MaxUnpool) -> None:
+    """MaxUnpool; where it takes H and W from a tensor, these sizes computed from the inputs' shapes."""
+    size = [n.model.shape(n.node.outputs[0].type.shape)] if op.like else []
+    n.emit("MaxUnpool", *n.inputs[:2], *size, kernel_shape=op.kernel, strides=op.stride, pads=op.padding)
+
+
+def _write_resize(n: NodeWriter, op: UpsampleNearest | UpsampleBilinear, **attributes: Any) -> None:
+    if op.size is not None:
+        n.emit("Resize", n.inputs[0], "", "", n.model.shape(n.node.outputs[0].type.shape), **attributes)
+    else:
+        scales = n.model.constant(np.array((1, 1, *op.scale), np.float32), f"{n.name}.scales")
+        n.emit("Resize", n.inputs[0], "", scales, **attributes)
+
+
+def write_upsample_nearest(n: NodeWriter, op: UpsampleNearest) -> None:
+    """Resize: y[p] = x[floor(p*H/P)]."""
+    _write_resize(n, op, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
+def write_upsample_bilinear(n: NodeWriter, op: UpsampleBilinear) -> None:
+    """Resize."""
+    mode = "align_corners" if op.align_corners else "half_pixel"
+    _write_resize(n, op, mode="linear", coordinate_transformation_mode=mode)
+
+
+def write_bed_of_nails(n: NodeWriter, op: BedOfNails) -> None:
+    """A transposed convolution of each channel with a single 1, and zeros up to a whole multiple."""
+    channels = check_image(n.node.outputs[0].type)
+    nail = n.model.constant(np.ones((channels, 1, 1, 1), n.dtype.numpy), f"{n.name}.nail")
+    rest = tuple(s - 1 for s in op.scale)
+    n.emit("ConvTranspose", n.inputs[0], nail, kernel_shape=(1, 1), strides=op.scale, output_padding=rest,
+           group=channels)  # fmt: skip
+
+
+EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
+    pool.MaxPool: write_max_pool,
+    pool.MaxPoolWithIndices: write_max_pool,
+    pool.MinPool: write_min_pool,
+    pool.AveragePool: write_average_pool,
+    pool.L2Pool: write_l2_pool,
+    pool.ChannelL2Pool: write_channel_l2_pool,
+    pool.MaxUnpool: write_max_unpool,
+    pool.GlobalAveragePool: lambda n, op: n.emit("GlobalAveragePool", *n.inputs),
+    pool.GlobalMaxPool: lambda n, op: n.emit("GlobalMaxPool", *n.inputs),
+    UpsampleNearest: write_upsample_nearest,
+    UpsampleBilinear: write_upsample_bilinear,
+    BedOfNails: write_bed_of_nails,
+}

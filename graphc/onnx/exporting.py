@@ -1,0 +1,141 @@
+"""From a Graph to an ONNX model: every value, parameter and node under its own name, H and W as dim_params."""
+
+import os
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, ValueInfoProto, checker, defs, helper, shape_inference
+
+from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
+from graphc.ir import Graph, Value
+from graphc.onnx.export_ops import EXPORTERS
+from graphc.onnx.importing import PRODUCER
+from graphc.onnx.names import Names
+from graphc.onnx.tensors import ELEMENT_TYPES, write_tensor
+from graphc.onnx.writer import ModelWriter, NodeWriter
+
+OLDEST_OPSET = 13  # the first in which axes, splits and softmax have the form that is written
+MESSAGE_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; 16 MiB stay for the nodes
+
+
+def to_model(graph: Graph, opset: int = 18) -> ModelProto:
+    """The graph as an ONNX model, checked by ONNX's own checker and shape inference.
+
+    UnsupportedError lists every node that ONNX cannot express.
+    """
+    model = _build_model(graph, opset)
+    if _data_bytes(graph) > MESSAGE_BYTES:
+        raise UnsupportedError(f"network '{graph.name}': more than 2 GiB of parameters; use export_onnx, which puts "
+                               "them into a file of their own")
+    _check(model, graph)
+    return model
+
+
+def export_onnx(graph: Graph, path: str | os.PathLike[str], opset: int = 18, external_data: bool = False) -> None:
+    """Write the graph as an ONNX file, all or nothing.
+
+    With `external_data`, or with more than 2 GiB of parameters, these go to the file `path`.data beside it.
+    """
+    file, model = Path(path), _build_model(graph, opset)
+    external = external_data or _data_bytes(graph) > MESSAGE_BYTES
+    data = f"{file.name}.data"
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+            written = Path(folder) / file.name
+            onnx.save_model(model, written, "protobuf", save_as_external_data=external, location=data)
+            _check(written, graph)
+            if external and (Path(folder) / data).exists():
+                os.replace(Path(folder) / data, file.parent / data)  # before the file that refers to it
+            os.replace(written, file)
+    except OSError as error:
+        raise FileError(f"{file}: {error.strerror or error}") from None
+
+
+def _data_bytes(graph: Graph) -> int:
+    return sum(p.array.nbytes for p in graph.params.values())
+
+
+def _check(model: ModelProto | Path, graph: Graph) -> None:
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        message = " ".join(str(error).split())
+        raise GraphError(f"network '{graph.name}': ONNX's checker refuses the exported model: {message}") from None
+
+
+def _build_model(graph: Graph, opset: int) -> ModelProto:
+    newest = defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UnsupportedError(f"opset: expected {OLDEST_OPSET} to {newest}, got {opset}")
+    names, copies = _name_values(graph)
+    writer = ModelWriter(graph, names, opset)
+    problems = []
+    for node in graph.nodes:
+        try:
+            if type(node.op) not in EXPORTERS:
+                raise UnsupportedError("ONNX has no such op")
+            EXPORTERS[type(node.op)](NodeWriter(writer, node), node.op)
+        except GraphcError as error:
+            problems.append(f"{node}: {error}")
+    if problems:
+        raise UnsupportedError(f"network '{graph.name}'", problems)
+    for output, v in copies.items():
+        writer.node("Identity", [names[v]], [output], writer.new_names.fresh(f"{output}.identity"), {})
+    params = [write_tensor(names[p.value], p.array, p.trainable) for p in graph.params.values()]
+    proto = helper.make_graph(
+        writer.nodes,
+        graph.name,
+        [_declare(v, names[v]) for v in graph.inputs],
+        [_declare(v, name) for name, v in zip(graph.output_names, graph.outputs, strict=True)],
+        [*params, *writer.initializers],
+    )
+    imports = [helper.make_opsetid("", opset)]
+    model = helper.make_model(
+        proto,
+        opset_imports=imports,
+        ir_version=helper.find_min_ir_version_for(imports),  # the oldest, which the most runtimes read
+        producer_name=PRODUCER,
+        producer_version=_version(),
+        doc_string="Dims named N, H and W are sizes of a run: batch, height, width.",
+    )
+    helper.set_model_props(model, dict(graph.meta))
+    return model
+
+
+def _name_values(graph: Graph) -> tuple[dict[Value, str], dict[str, Value]]:
+    """The ONNX name of each value, and the outputs that need a copy of one.
+
+    ONNX outputs are values: a value that the graph returns under another name takes that name, where it can.
+    """
+    inputs = {v.name for v in graph.inputs}
+    outputs = set(graph.output_names)
+    names: dict[Value, str] = {}
+    copies: dict[str, Value] = {}
+    for name, v in zip(graph.output_names, graph.outputs, strict=True):
+        if name in inputs and name != v.name:
+            raise UnsupportedError(f"network '{graph.name}': output '{name}' has the name of an input")
+        if name == v.name or (v in graph.producers and v not in names and v.name not in outputs):
+            names[v] = name
+        else:
+            copies[name] = v
+    others = [v for v in graph.values() if v not in names]
+    taken = Names((*outputs, *(v.name for v in others if v.name not in outputs)))
+    for v in others:
+        names[v] = taken.fresh(v.name) if v.name in outputs else v.name
+    return names, copies
+
+
+def _declare(v: Value, name: str) -> ValueInfoProto:
+    """The value's name and type. What an output was called in the graph stands in its doc_string, as %name."""
+    shape = [d if isinstance(d, int) else str(d) for d in v.type.shape]
+    note = "" if name == v.name else f"%{v.name}"
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[v.type.dtype], shape, note)
+
+
+def _version() -> str:
+    try:
+        return metadata.version(PRODUCER)
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return ""

@@ -1,0 +1,173 @@
+"""Ops that move elements without computing with them, and the first ops of shape arithmetic."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from graphc.errors import GraphError, ShapeError, UnsupportedError
+from graphc.ir import DimLike, Value
+from graphc.onnx.reader import NodeReader
+from graphc.onnx.tensors import read_tensor
+from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
+
+FOLDED_ELEMENTS = 1 << 20  # ConstantOfShape makes shapes, pads and masks; a larger one is a mistake in the file
+
+
+def positive_axis(axis: int, rank: int, limit: int | None = None) -> int:
+    """The axis counted from the front; ShapeError if there is none. `limit` is the largest allowed, rank - 1."""
+    result = axis + rank if axis < 0 else axis
+    if not 0 <= result <= (rank - 1 if limit is None else limit):
+        raise ShapeError(f"axis {axis} does not exist in rank {rank}")
+    return result
+
+
+def read_flatten(n: NodeReader) -> None:
+    """Flatten."""
+    x = n.value(0)
+    n.emit(Flatten(positive_axis(n.integer("axis", 1), x.type.rank, x.type.rank)), x)
+
+
+def read_reshape(n: NodeReader) -> None:
+    """Reshape: 0 keeps a dim (unless allowzero), one -1 is inferred; other dims may depend on the inputs' sizes."""
+    x, shape, keep = n.value(0), n.dims(1, "the shape"), not n.integer("allowzero", 0)
+    if 0 in shape and not keep:
+        raise UnsupportedError("a shape with 0 elements")
+    if any(d == 0 and i >= x.type.rank for i, d in enumerate(shape)):
+        raise ShapeError(f"the shape {shape} copies a dim that {x.type} lacks")
+    n.emit(Reshape(tuple(x.type.shape[i] if d == 0 else d for i, d in enumerate(shape))), x)
+
+
+def read_squeeze(n: NodeReader) -> None:
+    """Squeeze -> reshape; the axes, if given, must have size 1."""
+    x, axes = n.value(0), n.axes(1, 13)
+    if axes is None:
+        dropped = {i for i, d in enumerate(x.type.shape) if d == 1}
+    else:
+        dropped = {positive_axis(a, x.type.rank) for a in axes}
+    for i in dropped:
+        if x.type.shape[i] != 1:
+            raise ShapeError(f"axis {i} of {x.type} is not 1")
+    n.emit(Reshape(tuple(d for i, d in enumerate(x.type.shape) if i not in dropped)), x)
+
+
+def read_unsqueeze(n: NodeReader) -> None:
+    """Unsqueeze -> reshape."""
+    x, axes = n.value(0), n.axes(1, 13)
+    if not axes:
+        raise ShapeError("expected axes")
+    rank = x.type.rank + len(axes)
+    new, left = {positive_axis(a, rank) for a in axes}, iter(x.type.shape)
+    if len(new) != len(axes):
+        raise ShapeError(f"axes {list(axes)} are not different")
+    shape: list[DimLike] = [1 if i in new else next(left) for i in range(rank)]
+    n.emit(Reshape(tuple(shape)), x)
+
+
+def read_transpose(n: NodeReader) -> None:
+    """Transpose; without perm it reverses the dims."""
+    x = n.value(0)
+    n.emit(Transpose(n.integers("perm", range(x.type.rank)[::-1])), x)
+
+
+def read_concat(n: NodeReader) -> None:
+    """Concat."""
+    xs = [n.value(i) for i in range(len(n.inputs))]
+    if not xs:
+        raise GraphError("expected at least 1 input")
+    if not n.has("axis"):
+        raise ShapeError("expected an attribute 'axis'")
+    n.emit(Concat(positive_axis(n.integer("axis", 0), xs[0].type.rank)), *xs)
+
+
+def read_split(n: NodeReader) -> None:
+    """Split, into the sizes given or into equal parts (of which the last may be smaller since opset 18)."""
+    x, parts = n.value(0), n.integer("num_outputs", len(n.outputs))
+    axis = positive_axis(n.integer("axis", 0), x.type.rank)
+    sizes = n.integers("split") or (n.whole_dims(1, "split") if n.has_input(1) else ())
+    if not sizes:
+        size = x.type.shape[axis]
+        if not isinstance(size, int):
+            raise UnsupportedError(f"an equal split of {size}, which depends on the inputs' sizes")
+        part = -(-size // max(parts, 1))
+        sizes = (*([part] * (parts - 1)), size - part * (parts - 1))
+    if len(sizes) != len(n.outputs):
+        raise ShapeError(f"{len(sizes)} parts for {len(n.outputs)} outputs")
+    n.emit(Split(axis, sizes), x)
+
+
+def read_slice(n: NodeReader) -> None:
+    """Slice, with its bounds as inputs."""
+    x = n.value(0)
+    starts, ends = n.dims(1, "starts"), n.dims(2, "ends")
+    axes = n.whole_dims(3, "axes") if n.has_input(3) else tuple(range(len(starts)))
+    steps = n.whole_dims(4, "steps") if n.has_input(4) else (1,) * len(starts)
+    n.emit(Slice(tuple(positive_axis(a, x.type.rank) for a in axes), tuple(starts), tuple(ends), steps), x)
+
+
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+
+
+def read_pad(n: NodeReader) -> None:
+    """Pad by constants."""
+    x, mode, given = n.value(0), n.text("mode", "constant"), n.whole_dims(1, "pads")
+    if mode not in _PAD_MODES:
+        raise ShapeError(f"mode: expected one of {', '.join(_PAD_MODES)}, got {mode}")
+    value = n.scalar(2, "the padding's value") if n.has_input(2) and n.numbers(2, "the padding's value").size else 0.0
+    axes = n.whole_dims(3, "axes") if n.has_input(3) else tuple(range(x.type.rank))
+    if len(given) != 2 * len(axes):
+        raise ShapeError(f"pads: expected {2 * len(axes)} integers, got {list(given)}")
+    if min(given, default=0) < 0:
+        raise UnsupportedError(f"pads {list(given)} crop; only padding of at least 0 is supported")
+    padding = [0] * (2 * x.type.rank)
+    for i, axis in enumerate(positive_axis(a, x.type.rank) for a in axes):
+        padding[axis], padding[x.type.rank + axis] = given[i], given[len(axes) + i]
+    n.emit(Pad(tuple(padding), _PAD_MODES[mode], value if mode == "constant" else 0.0), x)
+
+
+def read_shape(n: NodeReader) -> None:
+    """Shape: of `start` to `end`, known now but for the symbols."""
+    x: Value = n.value(0)
+    start, end = n.integer("start", 0), n.integer("end", x.type.rank)
+    n.fold(np.array(x.type.shape, object)[start:end])
+
+
+def read_constant(n: NodeReader) -> None:
+    """Constant, in one of its many forms."""
+    if n.has("value"):
+        return n.fold(read_tensor(n.tensor("value"), n.scope.folder))
+    if n.has("value_int"):
+        return n.fold(np.array(n.integer("value_int", 0), np.int64))
+    if n.has("value_ints"):
+        return n.fold(np.array(n.integers("value_ints"), np.int64))
+    if n.has("value_float"):
+        return n.fold(np.array(n.real("value_float", 0.0), np.float32))
+    if n.has("value_floats"):
+        return n.fold(np.array(n.reals("value_floats"), np.float32))
+    raise UnsupportedError("a constant that is neither a tensor nor numbers")
+
+
+def read_constant_of_shape(n: NodeReader) -> None:
+    """ConstantOfShape with a constant shape."""
+    shape = n.whole_dims(0, "the shape")
+    fill = read_tensor(n.tensor("value"), n.scope.folder) if n.has("value") else np.zeros(1, np.float32)
+    if fill.size != 1 or min(shape, default=1) < 0:
+        raise ShapeError(f"expected one value and dims of at least 0, got {fill.size} and {list(shape)}")
+    if np.prod(shape, dtype=object) > FOLDED_ELEMENTS:
+        raise UnsupportedError(f"a constant of shape {list(shape)}, at most {FOLDED_ELEMENTS} elements are supported")
+    n.fold(np.full(shape, fill.reshape(()), fill.dtype))
+
+
+HANDLERS: dict[str, Callable[[NodeReader], None]] = {
+    "Flatten": read_flatten,
+    "Reshape": read_reshape,
+    "Squeeze": read_squeeze,
+    "Unsqueeze": read_unsqueeze,
+    "Transpose": read_transpose,
+    "Concat": read_concat,
+    "Split": read_split,
+    "Slice": read_slice,
+    "Pad": read_pad,
+    "Shape": read_shape,
+    "Constant": read_constant,
+    "ConstantOfShape": read_constant_of_shape,
+}

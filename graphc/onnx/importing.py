@@ -1,0 +1,171 @@
+"""From an ONNX model to a Graph: reads the file, sorts the nodes, and has each read by its handler.
+
+Every failure is a GraphcError of one line that names the file and the node; everything that graphc cannot do is
+reported at once, in one UnsupportedError.
+"""
+
+import os
+from pathlib import Path
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, NodeProto, defs
+
+from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
+from graphc.ir import Builder, Graph, Value
+from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler
+from graphc.onnx.names import Names, clean, rename_all
+from graphc.onnx.ordering import describe, sort_nodes
+from graphc.onnx.reader import Constant, Mask, NodeReader, Scope
+from graphc.onnx.signature import read_input_types
+from graphc.onnx.tensors import CONSTANT, read_tensor
+
+OLDEST_OPSET = 11  # where Clip and Pad got their inputs; older files can be raised by onnx.version_converter
+PRODUCER = "graphc"
+# What a value of the wrong kind in a file can raise in the code that reads it.
+MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+
+
+def load(path: str | os.PathLike[str]) -> Graph:
+    """Read an ONNX file (opset 11 or newer) as a Graph.
+
+    FileError if it cannot be read or is no ONNX model, UnsupportedError with everything that graphc cannot do,
+    GraphError or ShapeError if the model is not well formed. External data must lie in the model's folder.
+    """
+    file = Path(path)
+    model = ModelProto()
+    try:
+        model.ParseFromString(file.read_bytes())
+    except OSError as error:
+        raise FileError(f"{file.name}: {error.strerror or error}") from None
+    except DecodeError as error:
+        raise FileError(f"{file.name}: not an ONNX model: {error}") from None
+    if not model.HasField("graph"):
+        raise FileError(f"{file.name}: not an ONNX model: it has no graph")
+    return _import(model, file.name, None, file.parent)
+
+
+def from_model(model: ModelProto, name: str | None = None, folder: Path | None = None) -> Graph:
+    """Like `load`, from a model in memory; `folder` is where its external data lies, `name` replaces its name."""
+    return _import(model, name or model.graph.name or "model", name, folder)
+
+
+def _import(model: ModelProto, label: str, name: str | None, folder: Path | None) -> Graph:
+    try:
+        importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder)
+        graph = importer.read()
+    except GraphcError as error:
+        raise type(error)(f"{label}: {error}") from None
+    except MALFORMED as error:  # text that is not UTF-8, and whatever else a damaged file may hold
+        raise FileError(f"{label}: not an ONNX model: {' '.join(str(error).split())}") from None
+    if graph is None:
+        raise UnsupportedError(label, importer.problems)
+    return graph
+
+
+def _read_opset(model: ModelProto) -> int:
+    opset: int | None = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
+    if opset is None:
+        raise FileError("not an ONNX model: it does not say which opset it uses")
+    newest = defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UnsupportedError(f"opset {opset}, expected {OLDEST_OPSET} to {newest}")
+    return opset
+
+
+class _Import:
+    """One model on its way to a graph; `problems` collects what graphc cannot do."""
+
+    def __init__(self, model: ModelProto, name: str, folder: Path | None) -> None:
+        opset, graph = _read_opset(model), model.graph
+        self.graph, self.problems = graph, list[str]()
+        self.tensors = {t.name: t for t in graph.initializer}
+        self.inputs = [v for v in graph.input if v.name not in self.tensors]
+        given = [*(v.name for v in self.inputs), *self.tensors]
+        if len(set(given)) < len(self.inputs) + len(graph.initializer) or "" in given:
+            raise GraphError("inputs and initializers: expected a different name for each")
+        self.nodes = sort_nodes(graph.node, given)
+        defined = [*given, *(o for n in self.nodes for o in n.output if o)]
+        self.labels = dict(zip(defined, rename_all(defined), strict=True))
+        names = self.labels | self._read_own_names(model)
+        self.node_names = rename_all([n.name or names.get(next(iter(n.output), ""), "") for n in self.nodes])
+        used = {i for n in self.nodes for i in n.input} | {o.name for o in graph.output}
+        builder = Builder(name, meta={clean(p.key): p.value for p in model.metadata_props})
+        self.scope = Scope(builder, names, Names((*names.values(), *self.node_names)), used, opset, folder)
+
+    def _read_own_names(self, model: ModelProto) -> dict[str, str]:
+        """The names that values had before they became outputs, which graphc's own export notes as %name."""
+        taken = set(self.labels.values())
+        own = model.producer_name == PRODUCER
+        return {
+            o.name: o.doc_string[1:]
+            for o in model.graph.output
+            if own and o.doc_string.startswith("%") and o.doc_string[1:] not in taken and o.name in self.labels
+        }
+
+    def read(self) -> Graph | None:
+        """The graph; None if there are problems."""
+        for v, type in zip(self.inputs, read_input_types(self.inputs), strict=True):
+            self.scope.define(v.name, self.scope.builder.input(self.scope.names[v.name], type))
+        for node, name in zip(self.nodes, self.node_names, strict=True):
+            self._read_node(node, name)
+        outputs = {self.labels.get(o.name, o.name): self._read_output(o.name) for o in self.graph.output}
+        if len(outputs) < len(self.graph.output):
+            raise GraphError("outputs: expected a different name for each")
+        found = {name: v for name, v in outputs.items() if v is not None}
+        return None if self.problems else self.scope.builder.build(**found)
+
+    def _read_node(self, node: NodeProto, name: str) -> None:
+        try:
+            handler = self._find_handler(node)
+            if handler is not None:
+                reader = NodeReader(self.scope, node, name)
+                handler(reader)
+                if reader.unread:
+                    raise UnsupportedError(f"attribute '{min(reader.unread)}'")
+        except UnsupportedError as error:
+            self.problems.append(f"{describe(node)}: {error}")
+        except GraphcError as error:
+            raise type(error)(f"{describe(node)}: {error}") from None
+        except MALFORMED as error:
+            raise GraphError(f"{describe(node)}: malformed: {' '.join(str(error).split())}") from None
+        for output in filter(None, node.output):
+            self.scope.operands.setdefault(output, None)
+
+    def _find_handler(self, node: NodeProto) -> Handler | None:
+        """What reads the node; None if it follows from a problem before it. Its initialisers are read here."""
+        if node.domain not in ("", "ai.onnx"):
+            raise UnsupportedError(f"domain {node.domain}, expected ONNX's own")
+        if node.op_type not in HANDLERS and node.op_type not in FOLDERS:
+            raise UnsupportedError("graphc has no such op")
+        for i in filter(None, node.input):
+            self._read_initializer(i)
+        operands = [self.scope.operands[i] for i in node.input if i]
+        if None in operands:
+            return None
+        constant = bool(operands) and all(isinstance(o, Constant) and not o.trainable for o in operands)
+        if constant and node.op_type in FOLDERS:
+            return lambda n: n.fold(FOLDERS[node.op_type](n))
+        if node.op_type not in HANDLERS:
+            raise UnsupportedError("its inputs must be constants or shapes")
+        return HANDLERS[node.op_type]
+
+    def _read_initializer(self, name: str) -> None:
+        if name in self.tensors and name not in self.scope.operands:
+            tensor = self.tensors[name]
+            array = read_tensor(tensor, self.scope.folder)
+            # a single number is a factor or a bound; what training changes has at least one dim
+            trainable = tensor.doc_string != CONSTANT and array.dtype.kind == "f" and array.ndim > 0
+            self.scope.define(name, Constant(self.scope.names[name], array, trainable))
+
+    def _read_output(self, name: str) -> Value | None:
+        if name not in self.labels:
+            raise GraphError(f"output '{name}' is not defined")
+        self._read_initializer(name)
+        operand = self.scope.operands[name]
+        try:
+            if isinstance(operand, Mask):
+                return self.scope.comparison(operand)
+            return self.scope.parameter(operand) if isinstance(operand, Constant) else operand
+        except UnsupportedError as error:
+            self.problems.append(f"output '{name}': {error}")
+            return None

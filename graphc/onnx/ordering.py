@@ -1,0 +1,44 @@
+"""The nodes of an ONNX graph in an order in which every value is defined before it is read."""
+
+from collections.abc import Iterable, Sequence
+
+import networkx as nx
+from onnx import NodeProto
+
+from graphc.errors import GraphError
+
+
+def describe(node: NodeProto) -> str:
+    """node 'conv1' (op Conv); a node without a name goes by its first output."""
+    name = node.name or next(iter(node.output), "")
+    return f"node '{name}' (op {node.op_type})"
+
+
+def sort_nodes(nodes: Sequence[NodeProto], given: Iterable[str]) -> list[NodeProto]:
+    """The nodes in topological order, stable; `given` are the inputs and initialisers.
+
+    GraphError if a value is defined twice or nowhere, or if there is a cycle, which it names.
+    """
+    defined = set(given)
+    producer: dict[str, int] = {}
+    for i, node in enumerate(nodes):
+        for name in filter(None, node.output):
+            if name in producer or name in defined:
+                raise GraphError(f"{describe(node)}: its output '{name}' is already defined")
+            producer[name] = i
+    edges = []
+    for i, node in enumerate(nodes):
+        for name in filter(None, node.input):
+            if name in producer:
+                edges.append((producer[name], i))
+            elif name not in defined:
+                raise GraphError(f"{describe(node)}: its input '{name}' is not defined")
+    if all(a < b for a, b in edges):
+        return list(nodes)
+    graph: nx.DiGraph[int] = nx.DiGraph(edges)
+    graph.add_nodes_from(range(len(nodes)))
+    try:
+        return [nodes[i] for i in nx.lexicographical_topological_sort(graph)]
+    except nx.NetworkXUnfeasible:
+        cycle = " -> ".join(describe(nodes[a]) for a, _ in nx.find_cycle(graph))
+        raise GraphError(f"the graph has a cycle: {cycle}") from None

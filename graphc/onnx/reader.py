@@ -1,0 +1,300 @@
+"""What the import of one ONNX node works with: its attributes, its operands, and the graph under construction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto
+
+from graphc.errors import GraphError, ShapeError, UnsupportedError
+from graphc.ir import Array, Builder, DimLike, Op, TensorType, Value
+from graphc.onnx.names import Names
+from graphc.ops.elementwise import Fused
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor known while the model is read. A symbolic shape is one of dtype object, of integers and Dims."""
+
+    name: str
+    array: Array
+    trainable: bool = False
+
+
+@dataclass(frozen=True)
+class Mask:
+    """x > threshold, not computed yet: of a Greater, which a Cast makes a hard threshold of. It has Greater's names."""
+
+    node_name: str
+    name: str
+    x: Value
+    threshold: float
+
+
+Operand = Value | Constant | Mask
+
+
+@dataclass
+class Scope:
+    """The graph under construction and what its ONNX names stand for. `operands[name]` is None behind a problem."""
+
+    builder: Builder
+    names: dict[str, str]  # ONNX value name -> graphc value name
+    new_names: Names
+    used: set[str]  # the ONNX values that a node reads or the model returns
+    opset: int
+    folder: Path | None
+    operands: dict[str, Operand | None] = field(default_factory=dict)
+    by_shape: dict[tuple[DimLike, ...], Value] = field(default_factory=dict)  # the first value of each shape
+    _made: dict[str, Value] = field(default_factory=dict)  # of constants and masks, once a node reads them
+
+    def define(self, name: str, operand: Operand | None) -> None:
+        """From now on the ONNX value `name` is this operand."""
+        self.operands[name] = operand
+        if isinstance(operand, Value):
+            self.by_shape.setdefault(operand.type.shape, operand)
+
+    def parameter(self, constant: Constant) -> Value:
+        """The parameter that holds the constant, the same each time."""
+        if constant.array.dtype == object:
+            raise UnsupportedError(f"'{constant.name}' is a shape that depends on the inputs, expected a tensor")
+        if constant.name not in self._made:
+            value = self.builder.param(constant.name, constant.array, trainable=constant.trainable)
+            self._made[constant.name] = value
+        return self._made[constant.name]
+
+    def comparison(self, mask: Mask) -> Value:
+        """The mask as a value of booleans, the same each time."""
+        if mask.name not in self._made:
+            op = Fused(f"gt(x0, {mask.threshold!r})")
+            (self._made[mask.name],) = self.builder.add(op, (mask.x,), mask.node_name, [mask.name])
+        return self._made[mask.name]
+
+    def derive(self, constant: Constant, suffix: str, change: Callable[[Array], Array]) -> Constant:
+        """The constant after `change`, which `suffix` tells from other changes; shared by the nodes that want it."""
+        key = f"{constant.name}.{suffix}"
+        found = self.operands.get(f"\0{key}")  # no ONNX value is called so
+        if not isinstance(found, Constant):
+            changed = np.ascontiguousarray(change(constant.array))
+            found = Constant(self.new_names.fresh(key), changed, constant.trainable)
+            self.operands[f"\0{key}"] = found
+        return found
+
+
+_KINDS = {
+    AttributeProto.INT: "an integer",
+    AttributeProto.INTS: "a list of integers",
+    AttributeProto.FLOAT: "a float",
+    AttributeProto.FLOATS: "a list of floats",
+    AttributeProto.STRING: "a string",
+    AttributeProto.TENSOR: "a tensor",
+}
+
+
+class NodeReader:
+    """One ONNX node. A handler reads it and adds nodes: `step` for what comes between, `emit` for its results.
+
+    What graphc cannot do raises UnsupportedError with the reason alone; so does, after the handler, an attribute that
+    it never asked for.
+    """
+
+    def __init__(self, scope: Scope, proto: NodeProto, name: str) -> None:
+        self.scope, self.name, self.opset = scope, name, scope.opset
+        self.op_type, self.inputs, self.outputs = proto.op_type, tuple(proto.input), tuple(proto.output)
+        self.used_outputs = max((i + 1 for i, o in enumerate(proto.output) if o in scope.used), default=0)
+        self._attributes = {a.name: a for a in proto.attribute}
+        self.unread = set(self._attributes)
+
+    # ---- attributes ---------------------------------------------------------------------------------------------
+
+    def _attribute(self, name: str, kind: AttributeProto.AttributeType) -> AttributeProto | None:
+        self.unread.discard(name)
+        found = self._attributes.get(name)
+        if found is not None and found.type != kind:
+            got = _KINDS.get(found.type, AttributeProto.AttributeType.Name(found.type))
+            raise GraphError(f"attribute '{name}': expected {_KINDS[kind]}, got {got}")
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether the node has this attribute."""
+        return name in self._attributes
+
+    def integer(self, name: str, default: int) -> int:
+        """An integer attribute."""
+        found = self._attribute(name, AttributeProto.INT)
+        return default if found is None else found.i
+
+    def integers(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+        """A list of integers."""
+        found = self._attribute(name, AttributeProto.INTS)
+        return tuple(default if found is None else found.ints)
+
+    def real(self, name: str, default: float) -> float:
+        """A finite float attribute: the shortest decimal for its 32 bits."""
+        found = self._attribute(name, AttributeProto.FLOAT)
+        value = default if found is None else shortest(np.float32(found.f))
+        if not np.isfinite(value):
+            raise GraphError(f"attribute '{name}': expected a finite number, got {value}")
+        return value
+
+    def reals(self, name: str) -> tuple[float, ...]:
+        """A list of floats."""
+        found = self._attribute(name, AttributeProto.FLOATS)
+        return () if found is None else tuple(found.floats)
+
+    def text(self, name: str, default: str) -> str:
+        """A string attribute."""
+        found = self._attribute(name, AttributeProto.STRING)
+        return default if found is None else found.s.decode(errors="replace")
+
+    def tensor(self, name: str) -> TensorProto:
+        """A tensor attribute that must be there."""
+        found = self._attribute(name, AttributeProto.TENSOR)
+        if found is None:
+            raise GraphError(f"expected an attribute '{name}'")
+        return found.t
+
+    def expect(self, name: str, value: int, default: int | None = None) -> None:
+        """UnsupportedError unless the integer attribute has this value (by default it has `default`, or `value`)."""
+        got = self.integer(name, value if default is None else default)
+        if got != value:
+            raise UnsupportedError(f"{name}={got}; only {name}={value} is supported")
+
+    # ---- operands -----------------------------------------------------------------------------------------------
+
+    def has_input(self, i: int) -> bool:
+        """Whether the optional input i is there."""
+        return i < len(self.inputs) and bool(self.inputs[i])
+
+    def operand(self, i: int) -> Operand:
+        """Input i, whatever it is."""
+        if not self.has_input(i):
+            raise GraphError(f"expected at least {i + 1} inputs, got {len(self.inputs)}")
+        found = self.scope.operands[self.inputs[i]]
+        assert found is not None, "nodes behind a problem are not read"
+        return found
+
+    def value(self, i: int, trainable: bool = True) -> Value:
+        """Input i as a value; a constant becomes a parameter, never trained if `trainable` is False."""
+        found = self.operand(i)
+        if isinstance(found, Mask):
+            return self.scope.comparison(found)
+        if isinstance(found, Constant):
+            return self.scope.parameter(Constant(found.name, found.array, found.trainable and trainable))
+        return found
+
+    def image(self, i: int = 0) -> Value:
+        """Input i, which must be an image batch [N,C,H,W]."""
+        x = self.value(i)
+        if x.type.rank != 4:
+            raise ShapeError(f"expected an image batch [N,C,H,W], got {x.type}")
+        return x
+
+    def constant(self, i: int) -> Constant | None:
+        """Input i if it is known now and does not depend on the sizes of a run, else None."""
+        found = self.operand(i)
+        return found if isinstance(found, Constant) and found.array.dtype != object else None
+
+    def numbers(self, i: int, what: str) -> Array:
+        """The constant that input i must be; `what` is what it gives the op."""
+        found = self.constant(i)
+        if found is None:
+            raise UnsupportedError(f"{what} '{self.inputs[i]}' must be constant")
+        return found.array
+
+    def scalar(self, i: int, what: str) -> float:
+        """The one number that input i must be."""
+        array = self.numbers(i, what)
+        if array.size != 1:
+            raise ShapeError(f"{what} must be a scalar, got shape {list(array.shape)}")
+        return shortest(array.reshape(-1)[0])
+
+    def dims(self, i: int, what: str) -> list[DimLike]:
+        """The list of sizes that input i must be: integers, or expressions of the inputs' sizes."""
+        found = self.operand(i)
+        if not isinstance(found, Constant):
+            raise UnsupportedError(f"{what} '{self.inputs[i]}' is computed at run time by more than shape arithmetic")
+        if found.array.ndim > 1 or found.array.dtype.kind not in "iO":
+            raise ShapeError(f"{what} must be a list of integers, got {found.array.dtype}{list(found.array.shape)}")
+        return list(found.array.reshape(-1).astype(object))
+
+    def whole_dims(self, i: int, what: str) -> tuple[int, ...]:
+        """The list of integers that input i must be."""
+        listed = self.dims(i, what)
+        found = tuple(d for d in listed if isinstance(d, int))
+        if len(found) != len(listed):
+            raise UnsupportedError(f"{what} depends on the sizes of the inputs")
+        return found
+
+    def axes(self, i: int, since: int) -> tuple[int, ...] | None:
+        """The axes: input i from opset `since` on, before that an attribute; None if they are left out."""
+        if self.has("axes"):
+            return self.integers("axes")
+        return self.whole_dims(i, "axes") if self.opset >= since and self.has_input(i) else None
+
+    def number(self, value: float, like: Value, suffix: str) -> Value:
+        """A new scalar parameter of the dtype of `like`."""
+        name = self.scope.new_names.fresh(f"{self.name}.{suffix}")
+        return self.scope.builder.param(name, np.asarray(value, like.type.dtype.numpy), trainable=False)
+
+    def derive(self, i: int, suffix: str, change: Callable[[Array], Array]) -> Value:
+        """Input i, a constant, after `change` as a parameter, called after the constant with `suffix`."""
+        found = self.operand(i)
+        assert isinstance(found, Constant)
+        return self.scope.parameter(self.scope.derive(found, suffix, change))
+
+    # ---- results ------------------------------------------------------------------------------------------------
+
+    def step(self, op: Op, *inputs: Value) -> Value:
+        """A node between, with a name of its own."""
+        name = self.scope.new_names.fresh(f"{self.name}.{op.name}")
+        return self._add(op, inputs, name, [name])[0]
+
+    def emit(self, op: Op, *inputs: Value) -> None:
+        """The node with this one's name and outputs."""
+        count = len(infer(op, inputs))
+        self._check_outputs(count)
+        given = [self.outputs[i] if i < len(self.outputs) else "" for i in range(count)]
+        names = [self.scope.names.get(o) or self.scope.new_names.fresh(f"{self.name}.{i}") for i, o in enumerate(given)]
+        for onnx_name, value in zip(given, self._add(op, inputs, self.name, names), strict=True):
+            if onnx_name:
+                self.scope.define(onnx_name, value)
+
+    def fold(self, array: Array) -> None:
+        """The node's only result is this constant."""
+        self.bind(Constant(self.scope.names[self.outputs[0]] if self.used_outputs else self.name, _settle(array)))
+
+    def bind(self, operand: Operand) -> None:
+        """The node's only result is this: nothing is left to compute at run time."""
+        self._check_outputs(1)
+        for onnx_name in self.outputs[:1]:
+            self.scope.define(onnx_name, operand)
+
+    def _check_outputs(self, count: int) -> None:
+        if self.used_outputs > count:
+            raise UnsupportedError(f"its output '{self.outputs[count]}' is not supported")
+
+    def _add(self, op: Op, inputs: Sequence[Value], name: str, output_names: list[str]) -> tuple[Value, ...]:
+        try:
+            return self.scope.builder.add(op, tuple(inputs), name, output_names)
+        except ShapeError as error:
+            raise ShapeError(str(error).removeprefix(f"{op.name} '{name}': ")) from None
+
+
+def infer(op: Op, inputs: Sequence[Value]) -> tuple[TensorType, ...]:
+    """The types of the op's results as a tuple."""
+    types = op.infer(*(v.type for v in inputs))
+    return types if isinstance(types, tuple) else (types,)
+
+
+def shortest(number: np.generic) -> float:
+    """The number with the fewest digits that stand for it: 0.01, not 0.009999999776482582, for a float32."""
+    return float(str(number))
+
+
+def _settle(array: Array) -> Array:
+    """A symbolic shape in which no symbol is left as integers."""
+    if array.dtype == object and all(isinstance(d, int) for d in array.reshape(-1)):
+        return array.astype(np.int64)
+    return array

@@ -1,0 +1,85 @@
+"""TensorProto to NumPy and back, with every length checked before anything is read."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, checker, external_data_helper, numpy_helper
+
+from graphc.errors import FileError, GraphError, UnsupportedError
+from graphc.ir import Array, DType
+
+DTYPES: dict[int, DType] = {
+    TensorProto.FLOAT: DType.F32,
+    TensorProto.DOUBLE: DType.F64,
+    TensorProto.INT32: DType.I32,
+    TensorProto.INT64: DType.I64,
+    TensorProto.BOOL: DType.BOOL,
+}
+ELEMENT_TYPES = {dtype: number for number, dtype in DTYPES.items()}
+CONSTANT = "not trained"  # the doc_string that tells a constant or a running statistic from a weight
+
+
+def element_type_name(number: int) -> str:
+    """FLOAT16 for 10; the number itself if ONNX has no such type."""
+    return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"number {number}"
+
+
+def read_dtype(number: int) -> DType:
+    """The DType of an ONNX element type; UnsupportedError if graphc has none."""
+    if number not in DTYPES:
+        names = ", ".join(element_type_name(n) for n in DTYPES)
+        raise UnsupportedError(f"element type {element_type_name(number)}, expected one of {names}")
+    return DTYPES[number]
+
+
+def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
+    """The data as a writable array. External data must lie inside `folder`, the model's own."""
+    where = f"tensor '{tensor.name}'"
+    try:
+        dtype = read_dtype(tensor.data_type)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{where} has {error}") from None
+    if min(tensor.dims, default=0) < 0 or tensor.HasField("segment"):
+        raise GraphError(f"{where}: expected a whole tensor with dims of at least 0, got {list(tensor.dims)}")
+    if tensor.data_location == TensorProto.EXTERNAL:
+        tensor = _load_external(tensor, folder)
+    count, unit = math.prod(tensor.dims), "elements"
+    if tensor.HasField("raw_data"):
+        count, unit, got = count * dtype.size, "bytes", len(tensor.raw_data)
+    else:
+        fields = {
+            DType.F32: tensor.float_data,
+            DType.F64: tensor.double_data,
+            DType.I32: tensor.int32_data,
+            DType.I64: tensor.int64_data,
+            DType.BOOL: tensor.int32_data,
+        }
+        got = len(fields[dtype])
+    if got != count:
+        shape = ",".join(map(str, tensor.dims))
+        raise GraphError(f"{where}: expected {count} {unit} for {dtype.value}[{shape}], got {got}")
+    return np.array(numpy_helper.to_array(tensor), dtype.numpy)
+
+
+def _load_external(tensor: TensorProto, folder: Path | None) -> TensorProto:
+    """A copy of `tensor` with its data, read by onnx's loader, which refuses links and paths that leave the folder."""
+    location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+    where = f"tensor '{tensor.name}': external data '{location}'"
+    if folder is None:
+        raise FileError(f"{where}: expected the model's folder, got a model without one")
+    loaded = TensorProto()
+    loaded.CopyFrom(tensor)
+    try:
+        external_data_helper.load_external_data_for_tensor(loaded, str(folder))
+    except (checker.ValidationError, OSError, ValueError) as error:
+        raise FileError(f"{where}: {' '.join(str(error).split())}") from None
+    return loaded
+
+
+def write_tensor(name: str, array: Array, trainable: bool = False) -> TensorProto:
+    """The array as an initialiser."""
+    tensor = numpy_helper.from_array(array, name)
+    if not trainable:
+        tensor.doc_string = CONSTANT
+    return tensor

@@ -1,0 +1,30 @@
+"""Checks that the shape rules of several ops share. Each raises ShapeError with what was expected and what came."""
+
+from graphc.errors import ShapeError
+from graphc.ir import TensorType
+
+
+def check_inputs(types: tuple[TensorType, ...], count: int) -> tuple[TensorType, ...]:
+    """`types`, if there are `count`."""
+    if len(types) != count:
+        raise ShapeError(f"expected {count} input{'s' * (count != 1)}, got {len(types)}")
+    return types
+
+
+def check_weighted(types: tuple[TensorType, ...], bias: bool) -> None:
+    """There are x, weight and, if `bias`, a bias; inputs of an epilogue may follow."""
+    if len(types) < 2 + bias:
+        raise ShapeError(f"expected x, weight{' and bias' * bias}, got {len(types)} inputs")
+
+
+def check_image(x: TensorType) -> int:
+    """x is a float [N,C,H,W] with a constant number of channels, which is returned."""
+    if x.rank != 4 or not x.dtype.is_float or not isinstance(x.shape[1], int):
+        raise ShapeError(f"expected a float image batch [N,C,H,W] with constant C, got {x}")
+    return x.shape[1]
+
+
+def check_integers(name: str, values: tuple[int, ...], length: int, least: int) -> None:
+    """`values` are `length` integers of at least `least`."""
+    if len(values) != length or not all(isinstance(v, int) and v >= least for v in values):
+        raise ShapeError(f"{name} must be {length} integers of at least {least}, got {values}")

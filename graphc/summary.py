@@ -1,0 +1,196 @@
+"""What a network is, layer by layer: shapes, parameters, multiply-adds, units and connections, memory, geometry."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from graphc import ops
+from graphc.codegen.plan import make_plan
+from graphc.codegen.target import make_target
+from graphc.errors import InputError
+from graphc.geometry import Geometry, find_geometry
+from graphc.ir import Graph, Node, dims
+from graphc.passes import optimize
+from graphc.reference import check_sizes
+
+SIDE = 224  # pixels: the height and width shown where the network leaves them open, the usual ones for classifiers
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node. Its `units` are the elements of its results, a connection is one input, or bias, of one unit.
+
+    Nodes that treat each element by itself, or only move elements, are no layers of their own: they have neither.
+    Connections that lie in padding count too. `shape` and `geometry` are those of the first result.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    units: int
+    connections: int
+    geometry: Geometry | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network at given sizes. `workspace_bytes` is what the compiled network takes beside inputs, outputs, weights.
+
+    `parameters` counts what training changes, `parameter_bytes` statistics and constants too.
+    """
+
+    name: str
+    sizes: Mapping[str, int]
+    rows: tuple[Row, ...]
+    parameters: int
+    parameter_bytes: int
+    workspace_bytes: int
+    geometry: Geometry | None
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the whole network."""
+        return sum(row.multiply_adds for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as numbers, texts, lists and dicts; geometries in pixels, rows before columns."""
+        rows = [asdict(row) | {"geometry": _geometry_to_json(row.geometry)} for row in self.rows]
+        return {
+            **asdict(self),
+            "multiply_adds": self.multiply_adds,
+            "rows": rows,
+            "geometry": _geometry_to_json(self.geometry),
+        }
+
+
+def default_sizes(graph: Graph) -> dict[str, int]:
+    """One image of 224x224 where the network leaves the sizes open; any other open dim is 1."""
+    image = {d: SIDE for v in graph.inputs if v.type.rank == 4 for d in v.type.shape[2:]}
+    return {s: image.get(dims.symbol(s), 1) for s in graph.symbols}
+
+
+def summarize(graph: Graph, sizes: Mapping[str, int] | None = None, cpu: str = "native") -> Summary:
+    """Count everything at these sizes, `default_sizes` for those that are not given."""
+    unknown = set(sizes or {}) - set(graph.symbols)
+    if unknown:
+        open_sizes = ", ".join(graph.symbols) or "none"
+        raise InputError(f"network '{graph.name}': expected sizes for {open_sizes}, got {', '.join(sorted(unknown))}")
+    chosen = default_sizes(graph) | dict(sizes or {})
+    check_sizes(graph, chosen)
+    places = find_geometry(graph)
+    counted: set[str] = set()  # a parameter that several nodes share belongs to the first
+    rows = tuple(_row(graph, node, chosen, places.get(node.outputs[0]), counted) for node in graph.nodes)
+    plan = make_plan(optimize(graph), make_target(cpu))
+    elements = {name: prod(p.value.type.static_shape()) for name, p in graph.params.items()}
+    return Summary(
+        graph.name,
+        chosen,
+        rows,
+        sum(n for name, n in elements.items() if graph.params[name].trainable),
+        sum(n * graph.params[name].value.type.dtype.size for name, n in elements.items()),
+        plan.peak_bytes(chosen),
+        places.get(graph.outputs[0]),
+    )
+
+
+def _row(graph: Graph, node: Node, sizes: Mapping[str, int], place: Geometry | None, counted: set[str]) -> Row:
+    shape, *_ = shapes = [tuple(dims.evaluate(d, sizes) for d in v.type.shape) for v in node.outputs]
+    own = [v for v in node.inputs if v in graph.constants and graph.constants[v].trainable and v.name not in counted]
+    counted.update(v.name for v in own)
+    parameters = sum(prod(v.type.static_shape()) for v in own)
+    inputs = [tuple(dims.evaluate(d, sizes) for d in v.type.shape) for v in node.inputs]
+    connections, biases, multiplies = _count_connections(node, inputs, prod(shape))
+    return Row(
+        node.name,
+        node.op.name,
+        shape,
+        parameters,
+        connections if multiplies else 0,
+        sum(map(prod, shapes)) if connections else 0,
+        connections + biases,
+        place,
+    )
+
+
+def _count_connections(node: Node, inputs: list[tuple[int, ...]], units: int) -> tuple[int, int, bool]:
+    """Connections with inputs, connections with biases, and whether the former are multiplied by weights."""
+    match node.op:
+        case ops.Conv2d(bias=bias) | ops.LocallyConnected2d(bias=bias):
+            return units * prod(inputs[1][1:4]), units * bias, True
+        case ops.ConvTranspose2d(bias=bias):
+            return prod(inputs[0]) * prod(inputs[1][1:]), units * bias, True
+        case ops.Linear(bias=bias):
+            return units * inputs[1][1], units * bias, True
+        case ops.MatMul():
+            return units * inputs[0][-1], 0, True
+        case ops.MaxPool() | ops.MinPool() | ops.MaxPoolWithIndices() | ops.AveragePool() | ops.L2Pool():
+            return units * prod(node.op.kernel), 0, False
+        case ops.ChannelL2Pool():
+            return units * node.op.size, 0, False
+        case ops.GlobalAveragePool() | ops.GlobalMaxPool():
+            return prod(inputs[0]), 0, False
+    return 0, 0, False
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Write the table and the totals."""
+    sizes = ", ".join(f"{k}={v}" for k, v in summary.sizes.items())
+    title = Text(f"{summary.name} at {sizes}" if sizes else summary.name, "bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer (op)", overflow="fold")
+    for heading in ("output shape", "parameters", "multiply-adds", "units", "connections", "sees"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in summary.rows:
+        shape = "x".join(map(str, row.shape)) or "scalar"
+        counts = (row.parameters, row.multiply_adds, row.units, row.connections)
+        sees = "all" if row.geometry is None else _pair(row.geometry.rows.field, row.geometry.columns.field)
+        table.add_row(Text(f"{row.name} ({row.op})"), shape, *(f"{n:,}" if n else "-" for n in counts), sees)
+    totals = (
+        summary.parameters,
+        summary.multiply_adds,
+        sum(row.units for row in summary.rows),
+        sum(row.connections for row in summary.rows),
+    )
+    table.add_section()
+    table.add_row("total", "", *(f"{n:,}" for n in totals), "")
+    console.print(table)
+    console.print(f"weights {_bytes(summary.parameter_bytes)}, workspace of a run {_bytes(summary.workspace_bytes)}")
+    if (g := summary.geometry) is None:
+        console.print("each output sees the whole image")
+    else:
+        console.print(
+            f"each output pixel sees {_pair(g.rows.field, g.columns.field)} pixels, the next one those "
+            f"{_pair(g.rows.stride, g.columns.stride)} further; the first is centred on row "
+            f"{_number(g.rows.centre)}, column {_number(g.columns.centre)}"
+        )
+
+
+def _geometry_to_json(g: Geometry | None) -> dict[str, list[float]] | None:
+    if g is None:
+        return None
+    return {
+        "field": [float(g.rows.field), float(g.columns.field)],
+        "stride": [float(g.rows.stride), float(g.columns.stride)],
+        "first_centre": [float(g.rows.centre), float(g.columns.centre)],
+    }
+
+
+def _pair(rows: Fraction, columns: Fraction) -> str:
+    return f"{_number(rows)}x{_number(columns)}"
+
+
+def _number(x: Fraction) -> str:
+    return f"{float(x):g}"
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 2**20:.1f} MiB" if n >= 2**20 else f"{n / 2**10:.1f} KiB"

@@ -1,0 +1,310 @@
+"""Problems for executors: for every op, how to draw its attributes and the types and data of its inputs.
+
+A `Problem` is one op over symbolic sizes. `PROBLEMS` maps an op's name to a hypothesis strategy; test_executors.py runs
+each through the NumPy reference in float64, the compiled code and ONNX Runtime. Sizes are odd as often as even, batches
+have one to three images.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import strategies as st
+
+from graphc import ops
+from graphc.ir import Array, Builder, DType, Graph, Op, TensorType, Value, dims, f32
+
+N, H, W = (dims.symbol(s) for s in "NHW")
+Data = Callable[[np.random.Generator, tuple[int, ...]], Array]
+SINGLE_ROUNDING = 1e-6  # ops that compute each element from few others
+SUMS = 1e-5  # ops that add up to a few thousand products in float32
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def positive(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.uniform(0.1, 3, shape).astype(np.float32)
+
+
+def below(count: int) -> Data:
+    return lambda rng, shape: rng.integers(0, count, shape)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One operand: its type over N, H and W, its data, and whether it is a parameter of the graph."""
+
+    type: TensorType
+    data: Data = normal
+    param: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One op with its operands. `tolerance` is a share of the largest element; `exported` False if ONNX lacks the op."""
+
+    op: Op
+    inputs: tuple[Input, ...]
+    tolerance: float = SINGLE_ROUNDING
+    least_size: int = 1
+    exported: bool = True
+    meta: dict[str, str] = field(default_factory=dict)
+
+    def build(self, seed: int = 0) -> Graph:
+        """The graph of this one op."""
+        net, rng = Builder("problem"), np.random.default_rng(seed)
+        values: list[Value] = []
+        for i, x in enumerate(self.inputs):
+            if x.param:
+                values.append(net.param(f"p{i}", x.data(rng, x.type.static_shape())))
+            else:
+                values.append(net.input(f"x{i}", x.type))
+        return net.build(*net.add(self.op, tuple(values), "y"))
+
+    def arrays(self, sizes: dict[str, int], seed: int = 0) -> list[Array]:
+        """Data for the inputs at these sizes."""
+        rng = np.random.default_rng(seed)
+        return [x.data(rng, tuple(dims.evaluate(d, sizes) for d in x.type.shape)) for x in self.inputs if not x.param]
+
+
+def image(channels: int, data: Data = normal) -> Input:
+    return Input(f32(N, channels, H, W), data)
+
+
+def weight(*shape: int, data: Data = normal) -> Input:
+    return Input(f32(*shape), data, param=True)
+
+
+def elementwise(op: Op, data: Data = normal, tolerance: float = SINGLE_ROUNDING) -> st.SearchStrategy[Problem]:
+    return st.builds(lambda c: Problem(op, (image(c, data),), tolerance), st.integers(1, 5))
+
+
+@st.composite
+def broadcast(draw: st.DrawFn, op: Op, left: Data = normal, right: Data = normal) -> Problem:
+    c = draw(st.integers(1, 4))
+    shapes = [f32(N, c, H, W), f32(c, 1, 1), f32(), f32(N, 1, H, W), f32(H, W), f32(1, c, 1, W), f32(N, c, H, 1)]
+    a, b = Input(shapes[0], left), Input(draw(st.sampled_from(shapes)), right)
+    return Problem(op, (a, b) if draw(st.booleans()) or left is not right else (b, a))
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+padding4 = st.tuples(*[st.integers(0, 2)] * 4)
+EPILOGUES = (None, "max(x0, 0.0)", "max((x0 + x1), 0.0)", "(tanh(x0) * x1)")
+
+
+def with_epilogue(op_inputs: list[Input], op: Callable[[], Op], epilogue: str | None) -> tuple[Input, ...]:
+    """The operands, and one of the result's type for each that the epilogue reads."""
+    result = op().infer(*(x.type for x in op_inputs))
+    assert isinstance(result, TensorType)
+    return (*op_inputs, Input(result)) if epilogue and "x1" in epilogue else tuple(op_inputs)
+
+
+@st.composite
+def conv2d(draw: st.DrawFn) -> Problem:
+    groups, c, k = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 4)), draw(st.integers(1, 9))
+    kernel, bias, epilogue = draw(st.tuples(st.integers(1, 5), st.integers(1, 5))), draw(st.booleans()), draw(
+        st.sampled_from(EPILOGUES))
+    fields = {"stride": draw(pairs), "padding": draw(padding4), "dilation": draw(pairs), "groups": groups, "bias": bias}
+    operands = [image(c * groups), weight(k * groups, c, *kernel), *([weight(k * groups)] if bias else [])]
+    operands = list(with_epilogue(operands, lambda: ops.Conv2d(**fields), epilogue))
+    return Problem(ops.Conv2d(**fields, epilogue=epilogue), tuple(operands), SUMS, least_size=13)
+
+
+@st.composite
+def conv_transpose2d(draw: st.DrawFn) -> Problem:
+    groups, c, k = draw(st.sampled_from([1, 1, 2])), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    kernel, stride, bias = draw(pairs), draw(pairs), draw(st.booleans())
+    dilation = draw(pairs)
+    extra = tuple(draw(st.integers(0, s - 1)) for s in stride)  # ONNX Runtime refuses more, whatever the dilation
+    pads = draw(st.tuples(*[st.integers(0, 1)] * 4))
+    op = ops.ConvTranspose2d(stride, pads, extra, dilation, groups, bias)
+    operands = (image(c * groups), weight(c * groups, k, *kernel), *([weight(k * groups)] if bias else []))
+    return Problem(op, operands, SUMS, least_size=3)
+
+
+@st.composite
+def locally_connected2d(draw: st.DrawFn) -> Problem:
+    c, k, kernel, stride = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(pairs), draw(pairs)
+    pads, (p, q), bias = draw(st.tuples(*[st.integers(0, 1)] * 4)), draw(pairs), draw(st.booleans())
+    h = (p - 1) * stride[0] + kernel[0] - pads[0] - pads[2]
+    w = (q - 1) * stride[1] + kernel[1] - pads[1] - pads[3]
+    h, w = (max(h, 1), max(w, 1))
+    p = (h + pads[0] + pads[2] - kernel[0]) // stride[0] + 1
+    q = (w + pads[1] + pads[3] - kernel[1]) // stride[1] + 1
+    operands = [Input(f32(N, c, h, w)), weight(k, c, *kernel, p, q), *([weight(k, p, q)] if bias else [])]
+    return Problem(ops.LocallyConnected2d(stride, pads, bias), tuple(operands), SUMS)
+
+
+@st.composite
+def linear(draw: st.DrawFn) -> Problem:
+    c, k, bias = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.booleans())
+    lead = draw(st.sampled_from([(N,), (N, H)]))
+    epilogue = draw(st.sampled_from(EPILOGUES))
+    operands = [Input(f32(*lead, c)), weight(k, c), *([weight(k)] if bias else [])]
+    operands = list(with_epilogue(operands, lambda: ops.Linear(bias), epilogue))
+    return Problem(ops.Linear(bias, epilogue), tuple(operands), SUMS)
+
+
+@st.composite
+def matmul(draw: st.DrawFn) -> Problem:
+    c = draw(st.integers(1, 30))
+    a, b = draw(st.sampled_from([
+        (f32(N, H, c), f32(N, c, W)), (f32(H, c), f32(c, W)), (f32(N, 2, H, W), f32(W, c)), (f32(c), f32(N, c, W)),
+        (f32(N, H, c), f32(c)), (f32(c), f32(c)),
+    ]))  # fmt: skip
+    return Problem(ops.MatMul(), (Input(a), Input(b)), SUMS)
+
+
+@st.composite
+def pool(draw: st.DrawFn, make: Callable[..., Op], *names: str) -> Problem:
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    fields: dict[str, object] = {"kernel": kernel, "stride": draw(pairs)}
+    dilation = draw(pairs) if "dilation" in names else (1, 1)
+    extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    # ONNX Runtime wants padding below the kernel, whatever the dilation
+    most = [min(k - 1, 2) for k in kernel]
+    fields["padding"] = tuple(draw(st.integers(0, most[i % 2])) for i in range(4))
+    if "dilation" in names:
+        fields["dilation"] = dilation
+    if "ceil_mode" in names:
+        fields["ceil_mode"] = draw(st.booleans())
+    if "count_padding" in names:
+        fields["count_padding"] = draw(st.booleans())
+    return Problem(make(**fields), (image(draw(st.integers(1, 4))),), least_size=max(extent))
+
+
+@st.composite
+def max_unpool(draw: st.DrawFn) -> Problem:
+    kernel = draw(pairs)
+    x, like = Input(f32(1, 2, 3, 4)), draw(st.booleans())
+    height, width = 2 * kernel[0] + kernel[0], 3 * kernel[1] + kernel[1]
+
+    def places(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        return rng.permutation(2 * height * width)[: np.prod(shape)].reshape(shape)
+
+    indices = Input(TensorType(DType.I64, (1, 2, 3, 4)), places)
+    operands = (x, indices, *([Input(f32(1, 2, height, width))] if like else []))
+    return Problem(ops.MaxUnpool(kernel, kernel, like=like), operands)
+
+
+@st.composite
+def shapes4(draw: st.DrawFn, make: Callable[[st.DrawFn, int], Op], tolerance: float = SINGLE_ROUNDING,
+            least_size: int = 1) -> Problem:
+    c = draw(st.integers(1, 5))
+    return Problem(make(draw, c), (image(c),), tolerance, least_size)
+
+
+def _slice(draw: st.DrawFn, c: int) -> Op:
+    axes = draw(st.sampled_from([(2,), (3,), (2, 3)]))
+    steps = tuple(draw(st.integers(1, 3)) for _ in axes)
+    if draw(st.booleans()):  # backwards
+        return ops.Slice(axes, tuple(-1 for _ in axes), tuple(-(2**63) + 1 for _ in axes), tuple(-s for s in steps))
+    starts = tuple(draw(st.integers(-4, 2)) for _ in axes)
+    ends = tuple(draw(st.integers(4, 9) | st.just(2**63 - 1)) if s >= 0 else 2**63 - 1 for s in starts)
+    return ops.Slice(axes, starts, ends, steps)
+
+
+def _pad(draw: st.DrawFn, c: int) -> Op:
+    mode = draw(st.sampled_from(["constant", "reflect", "symmetric", "edge", "wrap"]))
+    most = [0, 0 if mode in ("reflect",) and c == 1 else min(c - 1, 1), 2, 2]
+    widths = tuple(draw(st.integers(0, m)) for m in most * 2)
+    return ops.Pad(widths, mode, draw(st.floats(-2, 2, width=32)) if mode == "constant" else 0.0)
+
+
+def _upsample(make: Callable[..., Op]) -> Callable[[st.DrawFn, int], Op]:
+    def draw_op(draw: st.DrawFn, c: int) -> Op:
+        fields: dict[str, object] = {"scale": draw(pairs)}
+        if make is ops.UpsampleBilinear:
+            fields["align_corners"] = draw(st.booleans())
+        if make is not ops.BedOfNails and draw(st.booleans()):
+            fields["size"] = (draw(st.sampled_from([H * 2, H + 3, H * 3 + 1])), draw(st.sampled_from([W * 2, W, W + 5])))
+        return make(**fields)
+
+    return draw_op
+
+
+@st.composite
+def concat(draw: st.DrawFn) -> Problem:
+    axis = draw(st.sampled_from([0, 1, 2, 3]))
+    c = draw(st.integers(1, 4))
+    shapes = [[N, c, H, W] for _ in range(draw(st.integers(1, 4)))]
+    for s in shapes:
+        s[axis] = draw(st.integers(1, 5)) if axis == 1 else s[axis]
+    return Problem(ops.Concat(axis), tuple(Input(f32(*s)) for s in shapes))
+
+
+@st.composite
+def reduce(draw: st.DrawFn, make: Callable[..., Op], tolerance: float = SUMS) -> Problem:
+    axes = draw(st.sampled_from([None, (0,), (1,), (2,), (3,), (2, 3), (1, 2), (0, 3), (1, 2, 3), (0, 1, 2, 3)]))
+    return Problem(make(axes, draw(st.booleans())), (image(draw(st.integers(1, 5))),), tolerance)
+
+
+@st.composite
+def cross_entropy(draw: st.DrawFn) -> Problem:
+    classes, maps = draw(st.integers(2, 12)), draw(st.booleans())
+    shape = (N, classes, H, W) if maps else (N, classes)
+    labels = TensorType(DType.I64, (N, H, W) if maps else (N,))
+    return Problem(ops.SoftmaxCrossEntropy(), (Input(f32(*shape)), Input(labels, below(classes))), SUMS)
+
+
+def binary(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.integers(0, 2, shape).astype(np.float32)
+
+
+def axis_op(make: Callable[[int], Op]) -> st.SearchStrategy[Problem]:
+    return shapes4(lambda draw, c: make(draw(st.sampled_from([1, 2, 3, -1]))), tolerance=SUMS)
+
+
+PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
+    "conv2d": conv2d(),
+    "conv_transpose2d": conv_transpose2d(),
+    "locally_connected2d": locally_connected2d(),
+    "linear": linear(),
+    "matmul": matmul(),
+    **{op.name: elementwise(op) for op in (
+        ops.Identity(), ops.Relu(), ops.Sigmoid(), ops.Tanh(), ops.Softplus(), ops.Exp(), ops.Neg(), ops.Abs(),
+        ops.Dropout(0.3), ops.HardThreshold(0.1), ops.LeakyRelu(0.2), ops.Elu(1.3), ops.Clip(-0.5, 1.0),
+    )},
+    "log": elementwise(ops.Log(), positive),
+    "sqrt": elementwise(ops.Sqrt(), positive),
+    **{op.name: broadcast(op) for op in (ops.Add(), ops.Sub(), ops.Mul(), ops.Maximum(), ops.Minimum())},
+    "div": broadcast(ops.Div(), normal, positive),
+    "pow": broadcast(ops.Pow(), positive, normal),
+    "fused": elementwise(ops.Fused("(tanh(x0) * select(gt(x0, 0.5), x0, -x0))")),
+    "max_pool": pool(ops.MaxPool, "dilation", "ceil_mode"),
+    "min_pool": pool(ops.MinPool, "dilation", "ceil_mode"),
+    "max_pool_with_indices": pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode"),
+    "average_pool": pool(ops.AveragePool, "ceil_mode", "count_padding"),
+    "l2_pool": pool(ops.L2Pool, "ceil_mode"),
+    "max_unpool": max_unpool(),
+    "channel_l2_pool": shapes4(lambda draw, c: ops.ChannelL2Pool(draw(st.integers(1, c)), draw(st.integers(1, 3)))),
+    "global_average_pool": shapes4(lambda draw, c: ops.GlobalAveragePool(), SUMS),
+    "global_max_pool": shapes4(lambda draw, c: ops.GlobalMaxPool()),
+    "batch_norm": st.builds(lambda c: Problem(ops.BatchNorm(1e-4), (
+        image(c), weight(c), weight(c), weight(c), weight(c, data=positive)), SUMS), st.integers(1, 5)),
+    "local_response_norm": shapes4(lambda draw, c: ops.LocalResponseNorm(
+        draw(st.integers(1, 6)), draw(st.sampled_from([1e-4, 0.1])), draw(st.sampled_from([0.75, 0.5, 1.1])), 1.5)),
+    "softmax": axis_op(ops.Softmax),
+    "log_softmax": axis_op(ops.LogSoftmax),
+    "upsample_nearest": shapes4(_upsample(ops.UpsampleNearest)),
+    "upsample_bilinear": shapes4(_upsample(ops.UpsampleBilinear), tolerance=SUMS),
+    "bed_of_nails": shapes4(_upsample(ops.BedOfNails)),
+    "flatten": shapes4(lambda draw, c: ops.Flatten(draw(st.integers(0, 3)))),
+    "reshape": shapes4(lambda draw, c: ops.Reshape(draw(st.sampled_from([(N, -1), (N, c, H * W), (-1,), (N * c, 1, W, H)])))),
+    "transpose": shapes4(lambda draw, c: ops.Transpose(tuple(draw(st.permutations(range(4)))))),
+    "concat": concat(),
+    "split": shapes4(lambda draw, c: ops.Split(1, (1,) * c) if draw(st.booleans()) else ops.Split(1, (c,))),
+    "slice": shapes4(_slice, least_size=4),
+    "pad": shapes4(_pad, least_size=3),
+    "sum": reduce(ops.Sum),
+    "mean": reduce(ops.Mean),
+    "reduce_max": reduce(ops.ReduceMax),
+    "reduce_min": reduce(ops.ReduceMin),
+    "mean_squared_error": st.builds(lambda c: Problem(ops.MeanSquaredError(), (image(c), image(c)), SUMS), st.integers(1, 3)),
+    "binary_cross_entropy_with_logits": st.builds(lambda c: Problem(
+        ops.BinaryCrossEntropyWithLogits(), (image(c), image(c, binary)), SUMS), st.integers(1, 3)),
+    "softmax_cross_entropy": cross_entropy(),
+    "l2_penalty": st.builds(lambda c: Problem(ops.L2Penalty(0.3), (image(c),), SUMS), st.integers(1, 3)),
+}  # fmt: skip

@@ -1,0 +1,118 @@
+"""The plan: which kernels, where tensors lie, and that neither layout nor sharing of memory changes a result."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from graphc import nn
+from graphc.codegen.layout import DENSE, Layout
+from graphc.codegen.nest import Buffer
+from graphc.codegen.plan import Plan, make_plan
+from graphc.codegen.select import select_kernels
+from graphc.codegen.target import make_target
+from graphc.driver import compile
+from graphc.errors import UnsupportedError
+from graphc.ir import Builder, DType, Graph, TensorType, dims, f32
+from graphc.ops import Conv2d, Exp, Relu
+from graphc.reference import run_reference
+from graphc.runtime.jit import JitCode, make_network
+from graphc.verify import relative_difference
+
+
+def residual_network() -> Graph:
+    net = Builder("residual")
+    x = net.input("image", f32("N", 3, "H", "W"))
+    x = nn.relu(nn.conv2d(x, 8, 3, padding=1, name="stem"))
+    for i in range(4):
+        y = nn.relu(nn.conv2d(x, 8, 3, padding=1, name=f"block{i}.a"))
+        x = nn.relu(nn.add(nn.conv2d(y, 8, 3, padding=1, name=f"block{i}.b"), x))
+    return net.build(features=x, pooled=nn.global_average_pool(x))
+
+
+def live_ranges(plan: Plan) -> dict[str, tuple[int, int]]:
+    """First and last step of every buffer that has a slot."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for i, step in enumerate(plan.steps):
+        for b in step.kernel.buffers:
+            if plan.places[b.name].kind == "slot":
+                ranges[b.name] = (ranges.get(b.name, (i, i))[0], i)
+    return ranges
+
+
+def test_tensors_that_share_a_slot_never_live_at_once() -> None:
+    plan = make_plan(residual_network(), make_target())
+    ranges = live_ranges(plan)
+    assert len(plan.slots) < len(ranges) / 2  # memory is shared at all
+    for (a, first), (b, second) in itertools.combinations(ranges.items(), 2):
+        if plan.places[a] == plan.places[b]:
+            assert first[1] < second[0] or second[1] < first[0], f"{a} and {b} overlap"
+
+
+def test_peak_memory_grows_with_the_image_and_matches_the_code() -> None:
+    graph = residual_network()
+    plan, net = make_plan(graph, make_target()), compile(graph, optimized=False)
+    for sizes in ({"N": 1, "H": 8, "W": 8}, {"N": 2, "H": 33, "W": 17}, {"N": 1, "H": 200, "W": 300}):
+        assert 0 <= net.workspace_bytes(**sizes) - plan.peak_bytes(sizes) <= 64
+
+
+def test_equal_layers_share_one_function() -> None:
+    plan = make_plan(residual_network(), make_target())
+    keys = [s.kernel.key for s in plan.steps if s.node.op.name == "conv2d"]
+    assert len(keys) == 9 and len(set(keys)) == 2  # the stem, and eight times the same
+
+
+def test_a_key_tells_apart_what_the_code_does() -> None:
+    target = make_target()
+
+    def key(op: Conv2d, h: str, channels: int = 4) -> str:
+        x, w = Buffer("x", f32("N", channels, h, "W")), Buffer("w", f32(8, channels, 3, 3))
+        y = Buffer("y", op.infer(x.type, w.type))  # type: ignore[arg-type]
+        return select_kernels(op, [x, w], [y], target)[0].key
+
+    plain = Conv2d(bias=False)
+    assert key(plain, "H") == key(plain, "2*H")  # the size is an argument
+    assert key(plain, "W") != key(plain, "H")  # one argument serves both dims
+    different = [key(plain, "H"), key(plain, "H", 5), key(Conv2d(bias=False, stride=(2, 1)), "H"),
+                 key(Conv2d(bias=False, epilogue="max(x0, 0.0)"), "H")]  # fmt: skip
+    assert len(set(different)) == len(different)
+
+
+@pytest.mark.parametrize("block", [4, 16])
+def test_any_kernel_runs_in_any_layout(block: int) -> None:
+    """Layout is the choice of code generation: blocked intermediates give what dense ones give."""
+    net = Builder("mixed")
+    x = net.input("image", f32("N", 3, "H", "W"))
+    x = nn.relu(nn.conv2d(x, 10, 3, padding=1, name="a"))
+    y = nn.max_pool(nn.batch_norm(x, name="bn"), 2)
+    z = nn.softmax(nn.concat([nn.conv2d(y, 7, 1, name="b"), nn.average_pool(x, 2)]))
+    graph = net.build(z)
+    image = np.random.default_rng(0).standard_normal((2, 3, 11, 14)).astype(np.float32)
+    (expected,) = run_reference(graph, [image], DType.F64)
+    blocked = {v: Layout(block) for node in graph.nodes[::2] for v in node.outputs if v.type.rank == 4}
+    assert relative_difference(run_plan(graph, blocked)(image), expected) < 1e-5
+
+
+def run_plan(graph: Graph, layouts: dict[object, Layout]) -> object:
+    """A network compiled with these layouts."""
+    from graphc import driver
+
+    lowered = driver.lower(graph, "net", "native", optimized=False, layouts=layouts)
+    code = JitCode(lowered.module, lowered.machine)
+    return make_network(code, "net", lowered.plan.weight_block(), 1, (compile, (graph,)))
+
+
+def test_blocked_layout_rounds_channels_up() -> None:
+    assert Layout(16).stored_shape((dims.symbol("N"), 20, 5, 7)) == (dims.symbol("N"), 2, 5, 7, 16)
+    assert DENSE.stored_shape((1, 20, 5, 7)) == (1, 20, 5, 7)
+
+
+def test_everything_without_code_is_named_at_once() -> None:
+    net = Builder("doubles")
+    x = net.input("x", TensorType(DType.F64, (3,)))
+    a = net.apply(Exp(), x, name="first")
+    graph = net.build(net.apply(Exp(), net.apply(Relu(), a, name="middle"), name="last"))
+    with pytest.raises(UnsupportedError) as caught:
+        make_plan(graph, make_target())
+    assert len(caught.value.problems) == 2
+    assert "'first'" in str(caught.value) and "'last'" in str(caught.value)
