@@ -7,7 +7,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test check clean
 
-# Trains, compiles and draws a small network into demo/.
+# Compiles the digit network, runs it on scanned pages, compares and draws: into demo/.
 demo: $(VENV)/installed-data
 	$(VENV)/bin/graphc demo
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from graphc.errors import GraphcError
     from graphc.ir import Builder, DType, Graph, TensorType, f32
     from graphc.onnx import export_onnx, load
-    from graphc.passes import fully_convolutional, optimize
+    from graphc.passes import optimize
+    from graphc.passes.fully_convolutional import fully_convolutional
     from graphc.reference import run_reference
     from graphc.state import load_state
 

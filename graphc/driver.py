@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import llvmlite.binding as llvm
+import numpy as np
 
 from graphc.codegen.layout import Layout
 from graphc.codegen.module import NetworkModule
@@ -124,7 +125,7 @@ def weight_chunks(plan: Plan) -> Iterator[bytes | memoryview]:
     for start, value in plan.weights:
         data = plan.graph.constants[value].array
         yield bytes(start - end)
-        yield memoryview(data.reshape(-1)).cast("B")
+        yield data.reshape(-1).view(np.uint8).data
         end = start + data.nbytes
     yield bytes(plan.weight_bytes - end)
 

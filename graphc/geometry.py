@@ -132,9 +132,9 @@ def _after(node: Node, found: Mapping[Value, Geometry | None]) -> Geometry | Non
             return found[x] if x.type.rank > 1 and x.type.shape[-2:] == node.outputs[0].type.shape[-2:] else None
         case ops.Transpose(perm=perm):
             return found[x] if perm[-2:] == (x.type.rank - 2, x.type.rank - 1) else None
-        case ops.Pad(padding=padding, mode="constant"):
-            rank = x.type.rank
-            return (g := found[x]) and g.slide(Window((1, 1), padding=(*padding[rank - 2 : rank], *padding[-2:])))
+        case ops.Pad(mode="constant"):
+            (top, bottom), (left, right) = op.pairs()[-2:]
+            return (g := found[x]) and g.slide(Window((1, 1), padding=(top, left, bottom, right)))
     return None
 
 

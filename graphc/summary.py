@@ -1,6 +1,6 @@
 """What a network is, layer by layer: shapes, parameters, multiply-adds, units and connections, memory, geometry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import prod
@@ -21,6 +21,7 @@ from graphc.passes import optimize
 from graphc.reference import check_sizes
 
 SIDE = 224  # pixels: the height and width shown where the network leaves them open, the usual ones for classifiers
+ANY_WIDTH = 10_000  # columns: more than any table takes
 
 
 @dataclass(frozen=True)
@@ -142,26 +143,10 @@ def _count_connections(node: Node, inputs: list[tuple[int, ...]], units: int) ->
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Write the table and the totals."""
-    sizes = ", ".join(f"{k}={v}" for k, v in summary.sizes.items())
-    title = Text(f"{summary.name} at {sizes}" if sizes else summary.name, "bold")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("layer (op)", overflow="fold")
-    for heading in ("output shape", "parameters", "multiply-adds", "units", "connections", "sees"):
-        table.add_column(heading, justify="right", overflow="fold")
-    for row in summary.rows:
-        shape = "x".join(map(str, row.shape)) or "scalar"
-        counts = (row.parameters, row.multiply_adds, row.units, row.connections)
-        sees = "all" if row.geometry is None else _pair(row.geometry.rows.field, row.geometry.columns.field)
-        table.add_row(Text(f"{row.name} ({row.op})"), shape, *(f"{n:,}" if n else "-" for n in counts), sees)
-    totals = (
-        summary.parameters,
-        summary.multiply_adds,
-        sum(row.units for row in summary.rows),
-        sum(row.connections for row in summary.rows),
-    )
-    table.add_section()
-    table.add_row("total", "", *(f"{n:,}" for n in totals), "")
+    """Write the table and the totals. A narrow terminal gets no units and connections, and long names are folded."""
+    table = _tabulate(summary, ("parameters", "multiply_adds", "units", "connections"))
+    if console.measure(table, options=console.options.update(width=ANY_WIDTH)).maximum > console.width:
+        table = _tabulate(summary, ("parameters", "multiply_adds"))
     console.print(table)
     console.print(f"weights {_bytes(summary.parameter_bytes)}, workspace of a run {_bytes(summary.workspace_bytes)}")
     if (g := summary.geometry) is None:
@@ -172,6 +157,25 @@ def print_summary(summary: Summary, console: Console) -> None:
             f"{_pair(g.rows.stride, g.columns.stride)} further; the first is centred on row "
             f"{_number(g.rows.centre)}, column {_number(g.columns.centre)}"
         )
+
+
+def _tabulate(summary: Summary, counts: Sequence[str]) -> Table:
+    """The table of the rows with these of their counts, each with its total."""
+    sizes = ", ".join(f"{k}={v}" for k, v in summary.sizes.items())
+    title = Text(f"{summary.name} at {sizes}" if sizes else summary.name, "bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("layer (op)", overflow="fold", min_width=10)
+    for heading in ("output shape", *counts, "sees"):
+        table.add_column(heading.replace("_", "-"), justify="right", no_wrap=True)
+    for row in summary.rows:
+        shape = "x".join(map(str, row.shape)) or "scalar"
+        numbers = [f"{n:,}" if (n := getattr(row, count)) else "-" for count in counts]
+        sees = "all" if row.geometry is None else _pair(row.geometry.rows.field, row.geometry.columns.field)
+        table.add_row(Text(f"{row.name} ({row.op})"), shape, *numbers, sees)
+    table.add_section()
+    totals = [sum(getattr(row, count) for row in summary.rows) for count in counts]
+    table.add_row("total", "", *(f"{n:,}" for n in totals), "")
+    return table
 
 
 def _geometry_to_json(g: Geometry | None) -> dict[str, list[float]] | None:

@@ -13,6 +13,8 @@ NETWORKS: dict[str, Callable[..., Graph]] = {
     f.__name__: f for f in (xor, mlp, lenet5, digits, convnet10, convnet10_average, alexnet, vgg16, vgg19)
 }
 
-__all__ = ["NETWORKS", *NETWORKS]
+__all__ = [
+    "NETWORKS", "alexnet", "convnet10", "convnet10_average", "digits", "lenet5", "mlp", "vgg16", "vgg19", "xor",
+]  # fmt: skip
 
 assert __name__ == "graphc.models", "import graphc.models, not models"

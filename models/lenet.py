@@ -6,6 +6,8 @@ from graphc import nn
 from graphc.ir import Builder, Graph, f32
 from graphc.state import load_state, read_metadata
 
+INK = {"mean": "[1]", "std": "[-1]"}  # how the digit network reads a picture: (grey - 1) / -1, the ink on white paper
+
 
 def lenet5(num_classes: int = 10, seed: int = 0) -> Graph:
     """LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition").
@@ -31,7 +33,7 @@ def digits(seed: int = 0) -> Graph:
     """
     weights = resources.files("graphc.models").joinpath("digits.safetensors")
     with resources.as_file(weights) as path:
-        net = Builder("digits", seed, meta=read_metadata(path))
+        net = Builder("digits", seed, meta={**read_metadata(path), **INK})
         x = net.input("image", f32("N", 1, 32, 32))
         x = nn.max_pool(nn.relu(nn.conv2d(x, 8, 5, name="conv1")), 2)
         x = nn.max_pool(nn.relu(nn.conv2d(x, 24, 5, name="conv2")), 2)

@@ -19,13 +19,14 @@ Pass = Callable[[Graph], Graph]
 
 # For inference: parameters are constants here, and dropout does nothing.
 PIPELINE: tuple[Pass, ...] = (
+    eliminate_dead_code,  # a value that dead nodes read, too, would not be folded or fused
     remove_identities,
-    fold_constants,  # weights that the graph computes become constants, which the next pass can scale
+    fold_constants,  # weights that the graph computes become constants, which fold_batch_norm can scale
+    eliminate_common_subexpressions,  # two equal batch norms behind a convolution become one, which can be folded
     fold_batch_norm,
-    eliminate_common_subexpressions,
-    fuse_epilogues,  # before fuse_elementwise: what a convolution can do when it stores costs no pass over memory
+    fuse_epilogues,  # before fuse_elementwise: what a convolution does while it stores costs no walk over memory
     fuse_elementwise,
-    eliminate_dead_code,
+    eliminate_dead_code,  # parameters that were folded
 )
 
 

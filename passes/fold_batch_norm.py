@@ -105,7 +105,7 @@ def _read_affine(graph: Graph, node: Node, x: Value) -> Affine | None:
 
 
 def _read_channels(param: Param, x: Value) -> Array | None:
-    """A constant that broadcasts over x[N,C,...], as one number or one for each channel; None if it varies otherwise."""
+    """A constant that broadcasts over x[N,C,...], as one number or one each; None if it varies otherwise."""
     rank, shape = x.type.rank, param.value.type.static_shape()
     shape = (1,) * (rank - len(shape)) + shape
     if any(length != 1 for axis, length in enumerate(shape) if axis != 1):

@@ -17,8 +17,8 @@ def fuse_elementwise(graph: Graph) -> Graph:
     merged = []
     for region in find_regions(graph, _broadcasts_provably):
         if len(region.nodes) > 1:
-            text, operands = region.finish()
-            merged.append((region.nodes, Node(region.root.name, Fused(text), operands, region.root.outputs)))
+            op = Fused(str(region.expr))
+            merged.append((region.nodes, Node(region.root.name, op, tuple(region.operands), region.root.outputs)))
     return merge_nodes(graph, merged)
 
 

@@ -25,9 +25,9 @@ def fuse_epilogues(graph: Graph) -> Graph:
         anchors = [node for v in region.operands if (node := _find_anchor(graph, region, v))]
         if anchors:
             anchor = max(anchors, key=position.__getitem__)
-            epilogue, operands = region.finish(first=anchor.outputs[0])
-            op = replace(anchor.op, epilogue=epilogue)  # type: ignore[type-var]  # each of ANCHORS has one
-            inputs = (*anchor.inputs, *operands[1:])
+            region.start_with(anchor.outputs[0])
+            op = replace(anchor.op, epilogue=str(region.expr))  # type: ignore[type-var]  # each of ANCHORS has one
+            inputs = (*anchor.inputs, *region.operands[1:])
             merged.append(([*region.nodes, anchor], Node(anchor.name, op, inputs, region.root.outputs)))
     return merge_nodes(graph, merged)
 

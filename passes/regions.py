@@ -21,13 +21,14 @@ MAX_PRIMITIVES = 32
 class Region:
     """Elementwise nodes whose only result is that of `root`: `expr` over `operands`, where Arg(i) is operands[i].
 
-    `nodes` starts with the root and goes backwards; an operand that was absorbed stays listed, but unused.
+    `nodes` starts with the root and goes backwards; `operands` are in their order of appearance.
     """
 
     def __init__(self, graph: Graph, root: Node) -> None:
         self._graph, self.root, self.nodes = graph, root, [root]
         self.operands: list[Value] = []
         self.expr = self._express(root, self.operands)
+        self._sort_operands([])
 
     def absorb(self, node: Node) -> bool:
         """Compute `node` inside the region from now on; False if the expression would be too large."""
@@ -40,14 +41,19 @@ class Region:
             return False
         self.nodes.append(node)
         self.operands, self.expr = operands, expr
+        self._sort_operands([])
         return True
 
-    def finish(self, first: Value | None = None) -> tuple[str, tuple[Value, ...]]:
-        """The expression's text and its operands in order of appearance, but `first` at the front."""
-        front = [] if first is None else [self.operands.index(first)]
-        order = list(dict.fromkeys([*front, *_list_arguments(self.expr)]))
-        leaves = [Arg(order.index(i) if i in order else -1, v.type.dtype) for i, v in enumerate(self.operands)]
-        return str(scalar.substitute(self.expr, leaves)), tuple(self.operands[i] for i in order)
+    def start_with(self, operand: Value) -> None:
+        """Make this operand the first one, x0."""
+        self._sort_operands([self.operands.index(operand)])
+
+    def _sort_operands(self, first: list[int]) -> None:
+        """Drop the operands that are no longer used, and sort the others by where they appear, but `first` first."""
+        order = {old: new for new, old in enumerate(dict.fromkeys([*first, *_list_arguments(self.expr)]))}
+        leaves = [Arg(order.get(i, 0), v.type.dtype) for i, v in enumerate(self.operands)]
+        self.expr = scalar.substitute(self.expr, leaves)
+        self.operands = [self.operands[i] for i in order]
 
     def _express(self, node: Node, operands: list[Value]) -> Expr:
         """The node's expression over `operands`, which grows by the inputs that it does not have yet."""

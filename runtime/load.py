@@ -91,7 +91,12 @@ def _find_functions(file: Path, library: ctypes.CDLL, prefix: str) -> Mapping[st
         raise FileError(f"{file}: expected interface version {ABI_VERSION}, got {version}; build it again")
     functions = {}
     for name, (result, arguments) in SIGNATURES.items():
-        function = library[f"{prefix}_{name}"]
+        try:
+            function = library[f"{prefix}_{name}"]
+        except AttributeError:
+            raise FileError(
+                f"{file}: expected a library made by graphc.build, got one without {prefix}_{name}"
+            ) from None
         function.restype, function.argtypes = result, arguments
         functions[name] = function
     return functions

@@ -70,8 +70,6 @@ def check_same_values(old: Graph, new: Graph, sizes: Mapping[str, int] = SIZES) 
         np.testing.assert_allclose(y, x, rtol=0, atol=TOLERANCE * scale, err_msg=f"%{a.name} and %{b.name}")
 
 
-
-
 UNARY: tuple[Op, ...] = (
     ops.Relu(), ops.Tanh(), ops.LeakyRelu(0.2), ops.Clip(-1.0, 0.5), ops.Sigmoid(), ops.Neg(), ops.Identity(),
     ops.Dropout(0.3),
@@ -81,7 +79,7 @@ BINARY: tuple[Op, ...] = (ops.Add(), ops.Sub(), ops.Mul(), ops.Maximum())
 
 @st.composite
 def random_graphs(draw: st.DrawFn) -> Graph:
-    """A network of up to 14 layers on f32[N,2,H,W] (with H and W of at least 9) in which any value may be read again."""
+    """A network of up to 14 layers on f32[N,2,H,W], H and W at least 3, in which any value may be read again."""
     net = Builder("random")
     values = [net.input("image", f32("N", 2, "H", "W"))]
 

@@ -105,6 +105,13 @@ def test_floor_div_identities(a: Expression, b: Expression, m: int, n: int) -> N
     assert (x + m * n) // m == x // m + n
 
 
+@given(expressions, expressions)
+def test_exact_division_by_a_symbolic_dim(a: Expression, b: Expression) -> None:
+    """What a reshape with one dim left open divides: the elements by the product of the known dims."""
+    if isinstance(b.dim, Dim):
+        assert (a.dim * b.dim) // b.dim == a.dim
+
+
 @given(st.sampled_from([H, W, H * W, dims.minimum(H, W)]), st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)),
                                                                    max_size=5))  # fmt: skip
 def test_nested_divisions_merge(x: Dim, steps: list[tuple[int, int]]) -> None:

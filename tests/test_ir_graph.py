@@ -6,8 +6,8 @@ import pickle
 import networkx as nx
 import numpy as np
 import pytest
-from rewriting import check_same_values, random_graphs, read
 from hypothesis import given
+from rewriting import check_same_values, random_graphs, read
 
 from graphc import ops
 from graphc.errors import GraphError, ShapeError
@@ -69,7 +69,7 @@ def test_parameters_that_do_not_fit_their_type() -> None:
         net.param("w", np.ones(2), f32(2))
     with pytest.raises(ShapeError, match="parameter 'v': an initialiser needs the parameter's type"):
         net.param("v", lambda rng: rng.standard_normal(2))
-    with pytest.raises(ShapeError, match="dtype: expected one of float32, .*, got complex64"):
+    with pytest.raises(ShapeError, match=r"dtype: expected one of float32, .*, got complex64"):
         net.param("u", np.ones(2, np.complex64))
     net.param("t", lambda rng: rng.standard_normal(3), f32(3))
     with pytest.raises(ShapeError, match=r"parameter 't': expected f32\[3\], got float64\[3\]"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rewriting import random_graphs, random_param, read
+from rewriting import random_graphs, random_param
 
 from graphc import ops
 from graphc.errors import GraphcError
@@ -59,7 +59,8 @@ def test_round_trip_of_any_names(names: list[str]) -> None:
     again = parse_graph(str(graph), OPS, random_param)
     assert str(again) == str(graph)
     assert (again.name, again.inputs[0].name, list(again.params)) == (names[0], names[1], [names[2]])
-    assert (again.nodes[0].name, again.nodes[0].outputs[0].name, again.output_names) == (names[3], names[4], (names[5],))
+    (node,) = again.nodes
+    assert (node.name, node.outputs[0].name, again.output_names) == (names[3], names[4], (names[5],))
 
 
 attributes = st.floats(allow_nan=True) | st.integers()
@@ -82,7 +83,7 @@ def test_types(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["f16[N]", "f32", "f32[N", "[N]", "f32[N]x", "f32[N!]"])
 def test_what_is_no_type(text: str) -> None:
-    with pytest.raises(GraphcError, match="type|dimension"):
+    with pytest.raises(GraphcError, match=r"type|dimension"):
         parse_type(text)
 
 

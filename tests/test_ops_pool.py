@@ -119,15 +119,16 @@ def test_ceil_mode_positions(size, kernel, stride, padding, count):
     assert window.positions(size, 1) == (count, 1)
 
 
-@given(pairs, pairs, sizes)
-def test_max_unpool_puts_the_maxima_back(kernel, stride, size):
+@given(pairs, pairs, paddings, sizes)
+def test_max_unpool_puts_the_maxima_back(kernel, stride, padding, size):
     x = np.random.default_rng(size).standard_normal((2, 3, *size)).astype(np.float32)
-    assume(fits(ops.MaxPool(kernel, stride), x))
-    y, indices = ops.MaxPoolWithIndices(kernel, stride).eval(x)
-    restored = ops.MaxUnpool(kernel, stride, like=True).eval(y, indices, x)
+    pooling = ops.MaxPoolWithIndices(kernel, stride, padding)
+    unpooling = ops.MaxUnpool(kernel, stride, padding, like=True)
+    assume(fits(pooling, x))
+    y, indices = pooling.eval(x)
     maxima = np.isin(np.arange(x.size), indices).reshape(x.shape)
-    np.testing.assert_array_equal(restored, np.where(maxima, x, 0))
-    check_lowering(ops.MaxUnpool(kernel, stride, like=True), y, indices, x)
+    np.testing.assert_array_equal(unpooling.eval(y, indices, x), np.where(maxima, x, 0))
+    check_lowering(unpooling, y, indices, x)
 
 
 def test_max_unpool_default_size_and_equal_indices():
@@ -197,7 +198,10 @@ X = "f32[N,4,8,8]"
     (ops.MaxUnpool((2, 2), (2, 2)), [X, X], "indices must be i64[N,4,8,8], got f32[N,4,8,8]"),
     (ops.MaxUnpool((2, 2), (2, 2), like=True), [X, "i64[N,4,8,8]", "f32[N,5,16,16]"],
      "the tensor to take H and W from must be [N,4,H,W], got f32[N,5,16,16]"),
-    (ops.MaxUnpool((2, 2), (1, 1), (5, 0, 5, 0)), [X, "i64[N,4,8,8]"], "padding 5+5 leaves nothing of 8 windows of 2"),
+    (ops.MaxUnpool((2, 2), (1, 1), (5, 0, 5, 0)), [X, "i64[N,4,8,8]"],
+     "expected an output of at least 1x1, 8x8 windows of (2, 2) less padding (5, 0, 5, 0) make -1x9"),
+    (ops.MaxUnpool((2, 2), (1, 0), like=True), [X, "i64[N,4,8,8]", X],
+     "stride must be 2 integers of at least 1, got (1, 0)"),
     (ops.ChannelL2Pool(5, 1), [X], "expected at least 5 channels, got f32[N,4,8,8]"),
     (ops.ChannelL2Pool(2, 0), [X], "size and stride must be at least 1, got 2 and 0"),
 ])  # fmt: skip

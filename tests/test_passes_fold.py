@@ -51,7 +51,7 @@ def test_several_results_and_outputs_are_folded() -> None:
 
 
 def test_large_results_stay_nodes() -> None:
-    """A constant that is broadcast to an image would swell the artefact; weights that are as large as their source not."""
+    """A constant that is broadcast to an image would swell the artefact; one that replaces its source does not."""
     side = int((FOLDED_BYTES / 4) ** 0.5) + 1
 
     def build(*shapes: tuple[int, ...]) -> Graph:
@@ -92,12 +92,13 @@ LAYERS = {
 def test_batch_norm_folds_into_the_layer_before(kind: str, bias: bool) -> None:
     x, w, y, attributes = LAYERS[kind]
     op = "linear" if kind == "linear" else "conv_transpose2d" if "transposed" in kind else "conv2d"
+    arguments = f", %conv.bias{attributes}" if bias else f"{attributes}, bias=False"
     before = f"""
         graph g(%x: {x}) {{
           %conv.weight: {w} = param()
           %conv.bias: f32[6] = param()
           {STATISTICS}
-          %conv: {y} = {op}(%x, %conv.weight{", %conv.bias" if bias else ""}{attributes}{"" if bias else ", bias=False"})
+          %conv: {y} = {op}(%x, %conv.weight{arguments})
           %bn: {y} = batch_norm(%conv, {NORM}, epsilon=0.01)
           return %bn
         }}"""

@@ -91,8 +91,8 @@ def test_residual_add() -> None:
         fuse_epilogues,
         """
         graph g(%x: f32[N,2,H,W]) {
-          %w: f32[2,2,3,3] = param()
-          %conv: f32[N,2,H,W] = conv2d(%x, %w, padding=(1, 1, 1, 1), bias=False)
+          %w: f32[2,2,1,1] = param()
+          %conv: f32[N,2,H,W] = conv2d(%x, %w, bias=False)
           %sum: f32[N,2,H,W] = add(%x, %conv)
           %act: f32[N,2,H,W] = relu(%sum)
           %pool: f32[N,2,H-1,W-1] = max_pool(%act, kernel=(2, 2), stride=(1, 1))
@@ -100,7 +100,7 @@ def test_residual_add() -> None:
         }""",
         """
         graph g(%x: f32[N,2,H,W]) {
-        %act: f32[N,2,H,W] = conv2d(%x, %w, %x, padding=(1, 1, 1, 1), bias=False, epilogue='max((x1 + x0), 0.0)') @ "conv"
+        %act: f32[N,2,H,W] = conv2d(%x, %w, %x, bias=False, epilogue='max((x1 + x0), 0.0)') @ "conv"
         %pool: f32[N,2,H-1,W-1] = max_pool(%act, kernel=(2, 2), stride=(1, 1))
         return %pool, %act
         }""",
@@ -158,13 +158,16 @@ def test_an_operand_that_comes_after_the_convolution() -> None:
 
 
 NOT_FUSED = {
-    "read by others": ("%y: f32[N,2,2*(H//2),W] = relu(%conv)\n%z: f32[N,2,2*(H//2),W] = max_pool(%conv, kernel=(1, 1), "
-                       "stride=(1, 1))", "%y, %z"),
+    "read by others": (
+        "%y: f32[N,2,2*(H//2),W] = relu(%conv)\n"
+        "%z: f32[N,2,2*(H//2),W] = max_pool(%conv, kernel=(1, 1), stride=(1, 1))",
+        "%y, %z",
+    ),
     "an output": ("%y: f32[N,2,2*(H//2),W] = relu(%conv)", "%y, %conv"),
     "sizes only assumed equal": ("%y: f32[N,2,2*(H//2),W] = add(%conv, %x)", "%y"),
     "an operand that broadcasts": ("%y: f32[N,2,2*(H//2),W] = mul(%conv, %gate)", "%y"),
     "an epilogue already": ("%y: f32[N,2,2*(H//2),W] = relu(%done)", "%y"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("lines", "result"), NOT_FUSED.values(), ids=NOT_FUSED.keys())

@@ -15,12 +15,14 @@ LINKED = ("passes", "runtime", "models")
 # From the bottom up. A group is graphc/NAME.py or the folder NAME; it may import the groups of lower lines.
 LAYERS = (
     ("errors", "settings"),
-    ("drawing", "layered", "pictures"),
+    ("drawing", "images", "layered", "pictures"),
     ("ir",),
     ("ops",),
-    ("codegen", "geometry", "grad", "nn", "onnx", "reference", "state"),
+    ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "reference", "state"),
     ("passes", "runtime", "models"),
-    ("artefact", "demo", "driver", "summary", "verify"),
+    ("driver",),
+    ("artefact", "summary", "verify"),
+    ("demo",),
     ("graphc",),  # graphc/__init__.py, which fetches its names from the groups below
     ("cli",),
     ("__main__",),
@@ -29,9 +31,6 @@ LAYERS = (
 SAME_LAYER = {
     ("settings", "errors"),
     ("drawing", "layered"),
-    ("demo", "driver"),
-    ("summary", "driver"),
-    ("verify", "driver"),
 }
 LEVEL = {group: level for level, layer in enumerate(LAYERS) for group in layer}
 

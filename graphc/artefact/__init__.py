@@ -10,7 +10,6 @@
 import os
 import tempfile
 from collections.abc import Collection, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -94,8 +93,7 @@ def _write(graph: Graph, lowered: Lowered, folder: Path, kinds: Collection[str])
     if "so" in kinds:
         link_library(folder, name)
     if "exe" in kinds:
-        with resources.as_file(resources.files("graphc.runtime") / "main.c") as source:
-            link_program(folder, name, source, list(program_macros(graph, name, in_file)))
+        link_program(folder, name, list(program_macros(graph, name, in_file)))
 
 
 def _describe(lowered: Lowered, in_file: bool) -> str:

@@ -36,7 +36,7 @@ _GENERAL = """\
  *
 @tensors@
  *
- * A type tells the elements and the dims. @symbols@
+ * @symbols@
  * Tensors are dense arrays in C order, the last dim varying fastest; their addresses are multiples of the element's
  * size, and outputs overlap neither each other nor inputs. Images are N C H W: batch, channels, height, width.
  *
@@ -71,12 +71,12 @@ const char *NAME_strerror(int code);
 /* JSON in UTF-8: "name"; "inputs" and "outputs", each a list of [name, type]; "symbols"; "meta". Not to be freed. */
 const char *NAME_metadata(void);
 
-/* A network, ready to run: threads, workspace, and the address of the weights. Runs of one NAME wait for each other;
- * different ones run at the same time. */
+/* A network, ready to run: threads, workspace, and the address of the weights. Runs of one such object wait for
+ * each other, those of different objects do not. */
 typedef struct NAME NAME;
 
 /* Make a network. threads: 1 to 1024, the caller included, or 0 for one on each CPU that the process may use.
- * weights_file: NAME.weights, which is mapped, not read; or null for embedded weights. *net is null on an error. */
+ * weights_file: @weights_file@. *net is null on an error. */
 int NAME_create(NAME **net, int threads, const char *weights_file);
 
 /* The same with weights in memory: what NAME.weights holds after its first 64 bytes, at an address that is a multiple
@@ -141,8 +141,10 @@ def header_text(graph: Graph, name: str, weights_in_file: bool) -> str:
         "UPPER": name.upper(),
         "@title@": c_comment(graph.name),
         "@tensors@": _tensor_lines(tensors),
-        "@symbols@": f"{symbols}: chosen anew in every run, // rounds down." if symbols else "All sizes are fixed.",
+        "@symbols@": f"Chosen anew in every run: {symbols}. // rounds down." if symbols else "All sizes are fixed.",
         "@weights@": f"The weights are in {name}.weights." if weights_in_file else "Nothing else is needed.",
+        "@weights_file@": f"the path of {name}.weights, which is mapped, not read" if weights_in_file else "null, for "
+                          "the weights are embedded",
         "@example@": _example(graph, tensors, name, weights_in_file),
         "@version@": str(ABI_VERSION),
         "@errors@": "\n".join(f"    {name.upper()}_{error} = {i}, /* {text} */" for i, (error, text) in enumerate(ERRORS)),

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from graphc.errors import GraphcError
@@ -30,11 +31,11 @@ def link_library(folder: Path, name: str) -> None:
     _run(folder, f"{name}.so", ["-shared", f"{name}.o", f"-Wl,-soname,{name}.so", "-Wl,-Bsymbolic"])
 
 
-def link_program(folder: Path, name: str, source: Path, macros: Sequence[str]) -> None:
-    """The executable NAME from `source`, NAME.h and NAME.o, the last two in `folder`."""
-    main = folder / "main.c"  # in the folder, for no path but this one stands in the object
-    main.write_bytes(source.read_bytes())
-    _run(folder, name, ["-std=c99", "-O2", *macros, main.name, f"{name}.o"])
+def link_program(folder: Path, name: str, macros: Sequence[str]) -> None:
+    """The executable NAME from NAME.h and NAME.o, all in `folder`, and the sources beside runtime/main.c."""
+    for source in ("arrays.c", "arrays.h", "main.c"):
+        (folder / source).write_bytes((resources.files("graphc.runtime") / source).read_bytes())
+    _run(folder, name, ["-std=c99", "-O2", *macros, "main.c", "arrays.c", f"{name}.o"])
 
 
 def _run(folder: Path, output: str, arguments: Sequence[str]) -> None:

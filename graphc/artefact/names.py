@@ -33,11 +33,11 @@ def artefact_name(graph_name: str, given: str | None) -> str:
 
 
 def c_identifier(text: str, stem: str) -> str:
-    """`text` as a C identifier, with `stem` before it if it does not begin with a letter, and after it if reserved."""
+    """`text` as a C identifier, with `stem` before it if it does not begin with a letter or is reserved."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", text)
-    if not _PATTERN.fullmatch(name):
+    if not _PATTERN.fullmatch(name) or _is_reserved(name):
         name = f"{stem}_{name.lstrip('_')}".rstrip("_")
-    return f"{name}_{stem}" if _is_reserved(name) else name
+    return name
 
 
 def c_parameters(names: Iterable[str], taken: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from signal import SIGINT
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -20,19 +20,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
 
 
-class Failure(click.ClickException):
-    """What ends a command, on stderr without a traceback."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"graphc: {self.message}", err=True)
-
-
 class Commands(click.Group):
-    """The commands, with errors told in one line, or one for each problem where there are several."""
+    """The commands, with errors told on stderr: in one line, or in one for each problem where there are several."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -40,24 +29,26 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click tells these itself
         except KeyboardInterrupt:
-            raise Failure("interrupted", 128 + SIGINT) from None  # what a shell makes of it
+            message, status = "interrupted", 128 + SIGINT  # as shells have it
         except Exception as error:
             if ctx.params["debug"]:
                 raise
-            raise explain(error) from None
+            message, status = explain(error)
+        click.echo(f"graphc: {message}", err=True)
+        raise click.exceptions.Exit(status)
 
 
-def explain(error: Exception) -> Failure:
-    """The end of a command that raised `error`."""
+def explain(error: Exception) -> tuple[str, int]:
+    """What is told of an error, and the exit status."""
     match error:
         case UnsupportedError(problems=(_, _, *_)):
             head = str(error).removesuffix("; ".join(error.problems)).rstrip()
-            return Failure("\n  ".join([head, *error.problems]), 2)
+            return "\n  ".join([head, *error.problems]), 2
         case GraphcError():
-            return Failure(str(error), 2)
+            return str(error), 2
         case MemoryError():
-            return Failure("not enough memory", 2)
-    return Failure(f"internal error, please report it with what --debug shows: {error!r}", os.EX_SOFTWARE)
+            return "not enough memory", 2
+    return f"internal error, please report it with what --debug shows: {error!r}", os.EX_SOFTWARE
 
 
 def examples(*lines: str) -> dict[str, str]:
@@ -135,7 +126,14 @@ def main(debug: bool) -> None:
 )
 @cpu
 @dense
-def compile(output: Path, emit: tuple[str, ...], name: str | None, weights: str, cpu: str, **network: Any) -> None:
+def compile(
+    output: Path,
+    emit: tuple[str, ...],
+    name: str | None,
+    weights: Literal["embed", "file"],
+    cpu: str,
+    **network: Any,
+) -> None:
     """Write a network as native code.
 
     A library (so) with its C header (h), an object file (obj), a program (exe), or the code as text (ll, asm).
@@ -231,9 +229,7 @@ def summary(shapes: tuple[tuple[int, ...], ...], as_json: bool, **network: Any) 
 @threads
 @cpu
 @dense
-@click.pass_context
 def verify(
-    ctx: click.Context,
     shapes: tuple[tuple[int, ...], ...],
     seed: int,
     tolerance: float,
@@ -249,7 +245,7 @@ def verify(
     from graphc.cli.commands import load_model, verify_network
 
     if not verify_network(load_model(**network), shapes, seed, tolerance, threads, cpu):
-        ctx.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @main.command(**examples("graph lenet5 -o lenet5.svg", "graph net.onnx --optimized -o net.dot"))

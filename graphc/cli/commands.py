@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -31,7 +32,7 @@ __all__ = [
 
 
 def compile_network(
-    graph: Graph, folder: Path, emit: tuple[str, ...], name: str | None, weights: str, cpu: str
+    graph: Graph, folder: Path, emit: tuple[str, ...], name: str | None, weights: Literal["embed", "file"], cpu: str
 ) -> None:
     """Write the artefacts and list them."""
     with show_progress(f"compiling {graph.name}"):

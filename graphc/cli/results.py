@@ -59,7 +59,7 @@ def draw_overlay(
     heat = overlay(picture, things.max(axis=0), stride, offset, 0, 1)
     marks = mark_detections(peaks, stride, offset, (float(rows.field), float(columns.field)), names)
     zoom = choose_zoom(*picture.shape[:2])
-    return draw_labels(heat, marks, zoom), f"{len(peaks)} peaks above {THRESHOLD}"
+    return draw_labels(heat, marks, zoom), f"peaks above {THRESHOLD}: {len(peaks)}"
 
 
 def _rank(chances: Array, labels: Sequence[str] | None, top: int) -> list[str]:

@@ -205,7 +205,7 @@ class NetworkModule:
     # -- C ------------------------------------------------------------------------------------------------------------
 
     def _emit_c_functions(self) -> None:
-        """NAME_run, NAME_run_in, NAME_output_shape and NAME_workspace_bytes, for networks whose sizes are N, H and W."""
+        """NAME_run, _run_in, _output_shape and _workspace_bytes, for networks whose sizes are N, H and W."""
         graph = self.plan.graph
         if not has_image_sizes(graph):
             return

@@ -52,7 +52,7 @@ class Var(Expr):
 
     name: str
     extent: DimLike
-    dtype: DType = field(default=DType.I64, init=False)  # type: ignore[assignment,misc]
+    dtype: DType = field(default=DType.I64, init=False)
 
     def __str__(self) -> str:
         return self.name
@@ -63,7 +63,7 @@ class Size(Expr):
     """A dim that is known only when the network runs."""
 
     dim: Dim
-    dtype: DType = field(default=DType.I64, init=False)  # type: ignore[assignment,misc]
+    dtype: DType = field(default=DType.I64, init=False)
 
     def __str__(self) -> str:
         return f"[{self.dim}]"

@@ -19,7 +19,7 @@ _LEVELS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A CPU to compile for. `lanes` is the number of float32 in a vector, `registers` the number of vector registers."""
+    """A CPU to compile for; `lanes` float32 fit a vector, of which it has `registers`."""
 
     cpu: str
     features: str
@@ -53,7 +53,7 @@ def host_features() -> frozenset[str]:
 
 
 def make_target(cpu: str = "native") -> Target:
-    """The target for a CPU name: "native", a level such as "x86-64-v3", or a name that LLVM knows for the host's family."""
+    """The target for "native" (this machine's CPU) or a level such as "x86-64-v3"."""
     initialize()
     triple = llvm.get_default_triple()
     if cpu == "native":
@@ -78,7 +78,8 @@ def check_runs_here(cpu: str) -> None:
             break
     missing = sorted(needed - host_features())
     if missing:
-        raise GraphcError(f"cpu '{cpu}': this machine lacks {', '.join(missing)}; compile for another level or 'native'")
+        lacking = ", ".join(missing)
+        raise GraphcError(f"cpu '{cpu}': this machine lacks {lacking}; compile for another level or 'native'")
 
 
 def _vector_shape(features: frozenset[str], triple: str) -> tuple[int, int]:

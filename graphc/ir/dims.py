@@ -118,8 +118,6 @@ def symbol(name: str) -> Dim:
 def floor_div(a: DimLike, b: DimLike) -> DimLike:
     """floor(a / b) for b > 0; terms divisible by b leave the division, and nested divisions merge."""
     if isinstance(b, Dim):
-        if a == b:
-            return 1
         quotient = _exact_quotient(a, b)
         return quotient if quotient is not None else _atom("floordiv", a, b)
     if b <= 0:
@@ -149,20 +147,25 @@ def _floor_div_reduced(a: DimLike, b: int) -> DimLike:
 
 
 def _exact_quotient(a: DimLike, b: Dim) -> DimLike | None:
-    """a / b where b is a single term that divides every term of a; None otherwise."""
-    if len(b.terms) != 1:
-        return None
-    (monomial, coefficient), total = b.terms[0], {}
-    for m, c in _terms(a):
-        left = list(m)
+    """a / b where b divides a as a polynomial, by long division; None otherwise.
+
+    The order of terms (by degree, then by the atoms' names) is one that products keep, so that the first term of a
+    multiple of b is a multiple of b's first term.
+    """
+    quotient: DimLike = 0
+    monomial, coefficient = b.terms[0]
+    while a != 0:
+        leading, c = _terms(a)[0]
+        left = list(leading)
         for atom in monomial:
             if atom not in left:
                 return None
             left.remove(atom)
         if c % coefficient:
             return None
-        total[tuple(left)] = c // coefficient
-    return _make(total)
+        term = _make({tuple(left): c // coefficient})
+        quotient, a = quotient + term, a - term * b
+    return quotient
 
 
 def ceil_div(a: DimLike, b: int) -> DimLike:

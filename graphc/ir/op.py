@@ -1,4 +1,4 @@
-"""The interface of an op: one frozen dataclass that holds an operation's attributes, shape rule, reference, gradient."""
+"""The interface of an op: a frozen dataclass with an operation's attributes, shape rule, reference and gradient."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,9 @@ class Op(ABC):
     def eval(self, *arrays: Array) -> Array | tuple[Array, ...]:
         """The results by NumPy, in the dtype of the inputs: the reference for everything else."""
 
-    def vjp(self, inputs: "Sequence[Value]", outputs: "Sequence[Value]", grads: "Sequence[Value]") -> "list[Value|None]":
+    def vjp(
+        self, inputs: "Sequence[Value]", outputs: "Sequence[Value]", grads: "Sequence[Value]"
+    ) -> "list[Value | None]":
         """The gradients of the inputs as graph values, given those of the outputs."""
         raise NoGradientError(f"{self.name} has no gradient rule")
 

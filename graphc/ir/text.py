@@ -21,8 +21,8 @@ import numpy as np
 
 from graphc.errors import GraphError, GraphcError
 from graphc.ir import dims
-from graphc.ir.graph import Array, Builder, Graph, Param, Value
-from graphc.ir.op import Op, format_attribute
+from graphc.ir.graph import Builder, Graph, Param, Value
+from graphc.ir.op import Array, Op, format_attribute
 from graphc.ir.types import TensorType, parse_type, split_commas
 
 PRINTED_ELEMENTS = 8  # a constant up to this size is readable on one line

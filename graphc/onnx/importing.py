@@ -7,13 +7,14 @@ reported at once, in one UnsupportedError.
 import os
 from pathlib import Path
 
+import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, defs
 
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
 from graphc.ir import Builder, Graph, Value
 from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler
-from graphc.onnx.names import Names, clean, rename_all
+from graphc.onnx.names import Names, clean, one_line, rename_all
 from graphc.onnx.ordering import describe, sort_nodes
 from graphc.onnx.reader import Constant, Mask, NodeReader, Scope
 from graphc.onnx.signature import read_input_types
@@ -54,11 +55,11 @@ def _import(model: ModelProto, label: str, name: str | None, folder: Path | None
         importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder)
         graph = importer.read()
     except GraphcError as error:
-        raise type(error)(f"{label}: {error}") from None
+        raise type(error)(one_line(f"{label}: {error}")) from None
     except MALFORMED as error:  # text that is not UTF-8, and whatever else a damaged file may hold
-        raise FileError(f"{label}: not an ONNX model: {' '.join(str(error).split())}") from None
+        raise FileError(f"{label}: not an ONNX model: a damaged field ({one_line(str(error))})") from None
     if graph is None:
-        raise UnsupportedError(label, importer.problems)
+        raise UnsupportedError(label, [one_line(p) for p in importer.problems])
     return graph
 
 
@@ -119,7 +120,8 @@ class _Import:
             handler = self._find_handler(node)
             if handler is not None:
                 reader = NodeReader(self.scope, node, name)
-                handler(reader)
+                with np.errstate(divide="raise", invalid="raise", over="ignore", under="ignore"):
+                    handler(reader)
                 if reader.unread:
                     raise UnsupportedError(f"attribute '{min(reader.unread)}'")
         except UnsupportedError as error:
@@ -127,7 +129,7 @@ class _Import:
         except GraphcError as error:
             raise type(error)(f"{describe(node)}: {error}") from None
         except MALFORMED as error:
-            raise GraphError(f"{describe(node)}: malformed: {' '.join(str(error).split())}") from None
+            raise GraphError(f"{describe(node)}: malformed: {error}") from None
         for output in filter(None, node.output):
             self.scope.operands.setdefault(output, None)
 

@@ -3,13 +3,18 @@
 import re
 from collections.abc import Iterable, Sequence
 
-# What Builder refuses (control characters, quotes, backslashes) and what ends a line of the text form.
-_REFUSED = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029"\\]')
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters and what else ends a line
+_REFUSED = re.compile(rf'[{_CONTROL}"\\]')  # what Builder and the text form refuse
 
 
 def clean(name: str) -> str:
     """`name` with an underscore for each character that the graph language has no place for."""
     return _REFUSED.sub("_", name)
+
+
+def one_line(message: str) -> str:
+    """`message` with an underscore for each control character, which names in a file may bring in."""
+    return re.sub(f"[{_CONTROL}]", "_", message)
 
 
 class Names:

@@ -40,5 +40,7 @@ def sort_nodes(nodes: Sequence[NodeProto], given: Iterable[str]) -> list[NodePro
     try:
         return [nodes[i] for i in nx.lexicographical_topological_sort(graph)]
     except nx.NetworkXUnfeasible:
-        cycle = " -> ".join(describe(nodes[a]) for a, _ in nx.find_cycle(graph))
-        raise GraphError(f"the graph has a cycle: {cycle}") from None
+        cycle = [a for a, _ in nx.find_cycle(graph)]
+        first = cycle.index(min(cycle))
+        named = " -> ".join(describe(nodes[a]) for a in cycle[first:] + cycle[:first])
+        raise GraphError(f"the graph has a cycle: {named}") from None

@@ -32,4 +32,13 @@ OP_CLASSES: tuple[type[Op], ...] = (
     MeanSquaredError, BinaryCrossEntropyWithLogits, SoftmaxCrossEntropy, L2Penalty,
 )  # fmt: skip
 OPS: dict[str, type[Op]] = {op.name: op for op in OP_CLASSES}
-__all__ = ["OPS", "OP_CLASSES", "Elementwise", *(op.__name__ for op in OP_CLASSES)]  # noqa: PLE0604
+
+__all__ = [
+    "OPS", "OP_CLASSES", "Abs", "Add", "AveragePool", "BatchNorm", "BedOfNails", "BinaryCrossEntropyWithLogits",
+    "ChannelL2Pool", "Clip", "Concat", "Conv2d", "ConvTranspose2d", "Div", "Dropout", "Elementwise", "Elu", "Exp",
+    "Flatten", "Fused", "GlobalAveragePool", "GlobalMaxPool", "HardThreshold", "Identity", "L2Penalty", "L2Pool",
+    "LeakyRelu", "Linear", "LocalResponseNorm", "LocallyConnected2d", "Log", "LogSoftmax", "MatMul", "MaxPool",
+    "MaxPoolWithIndices", "MaxUnpool", "Maximum", "Mean", "MeanSquaredError", "MinPool", "Minimum", "Mul", "Neg",
+    "Pad", "Pow", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy",
+    "Softplus", "Split", "Sqrt", "Sub", "Sum", "Tanh", "Transpose", "UpsampleBilinear", "UpsampleNearest",
+]  # fmt: skip

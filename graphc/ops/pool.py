@@ -110,20 +110,22 @@ class MaxUnpool(Op):
         check_image(x)
         if indices.dtype != DType.I64 or indices.rank != 4 or not all(map(dims.same, indices.shape, x.shape)):
             raise ShapeError(f"indices must be {TensorType(DType.I64, x.shape)}, got {indices}")
+        least = self._unpool(0, x.shape[2]), self._unpool(1, x.shape[3])
         if not self.like:
-            return x.with_shape(*x.shape[:2], self._unpool(0, x.shape[2]), self._unpool(1, x.shape[3]))
+            if any(isinstance(d, int) and d < 1 for d in least):
+                raise ShapeError(f"expected an output of at least 1x1, {x.shape[2]}x{x.shape[3]} windows of "
+                                 f"{self.kernel} less padding {self.padding} make {least[0]}x{least[1]}")
+            return x.with_shape(*x.shape[:2], *least)
         image = types[2]
         if image.rank != 4 or not all(map(dims.same, image.shape[:2], x.shape[:2])):
             raise ShapeError(f"the tensor to take H and W from must be [{x.shape[0]},{x.shape[1]},H,W], got {image}")
         return x.with_shape(*x.shape[:2], *image.shape[2:])
 
     def _unpool(self, axis: int, count: DimLike) -> DimLike:
+        """The least height (axis 0) or width (axis 1) over which the pool has `count` windows."""
         window = Window(self.kernel, self.stride, self.padding)
         before, after = window.padding[axis], window.padding[axis + 2]
-        size = (count - 1) * window.stride[axis] + (window.kernel[axis] - before - after)
-        if isinstance(size, int) and size < 1:
-            raise ShapeError(f"padding {before}+{after} leaves nothing of {count} windows of {window.kernel[axis]}")
-        return size
+        return (count - 1) * window.stride[axis] + (window.kernel[axis] - before - after)
 
     def eval(self, *arrays: Array) -> Array:
         x, indices = arrays[:2]

@@ -66,7 +66,7 @@ class Arg(Expr):
     """The element of input number `index`; printed x0, x1, ..."""
 
     index: int
-    dtype: DType = DType.F32  # type: ignore[assignment,misc]  # a field stands for the property
+    dtype: DType = DType.F32
 
     def __str__(self) -> str:
         return f"x{self.index}"
@@ -137,7 +137,7 @@ def common_dtype(args: Sequence[Expr]) -> DType:
 
 def _sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))  # never overflows
-    return np.where(x < 0, e, 1).astype(x.dtype) / (1 + e)
+    return np.asarray(np.where(x < 0, e, 1).astype(x.dtype) / (1 + e))
 
 
 def _softplus(x: Array) -> Array:

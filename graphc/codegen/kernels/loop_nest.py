@@ -3,8 +3,9 @@
 from llvmlite import ir
 
 from graphc.codegen.arithmetic import has_code
-from graphc.codegen.emit import NestEmitter
+from graphc.codegen.emit import NestEmitter, buffers_of, sizes_of
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, walk
+from graphc.codegen.schedule import make_schedule
 from graphc.errors import UnsupportedError
 from graphc.ir import Dim, DimLike, dims
 from graphc.ops.scalar import Call, Expr
@@ -20,8 +21,8 @@ class LoopNestKernel:
             if isinstance(e, Call) and not has_code(e.fn, e.args[-1].dtype):
                 raise UnsupportedError(f"no code generation for {e.fn} on {e.args[-1].dtype.value}")
         self.name = f"nest_{op}"
-        self._nest, self._emitter = nest, NestEmitter(nest, lanes)
-        self.buffers, self.sizes, self.tasks = self._emitter.buffers, self._emitter.sizes, self._emitter.tasks
+        self._nest, self._lanes, self._schedule = nest, lanes, make_schedule(nest, lanes)
+        self.buffers, self.sizes, self.tasks = buffers_of(nest), sizes_of(nest), self._schedule.tasks
 
     @property
     def key(self) -> str:
@@ -33,8 +34,8 @@ class LoopNestKernel:
             return numbers[d] if isinstance(d, Dim) else str(d)
 
         def element(buffer: Buffer, index: tuple[Expr, ...]) -> str:
-            shape = ",".join(map(dim, buffer.shape))
-            return f"{names[buffer.name]}:{buffer.type.dtype.value}[{shape}]{buffer.layout}[{','.join(map(show, index))}]"
+            type = f"{buffer.type.dtype.value}[{','.join(map(dim, buffer.shape))}]{buffer.layout}"
+            return f"{names[buffer.name]}:{type}[{','.join(map(show, index))}]"
 
         def show(e: Expr) -> str:
             match e:
@@ -64,4 +65,4 @@ class LoopNestKernel:
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
-        self._emitter.emit(b, function)
+        NestEmitter(self._nest, self._schedule, self._lanes, b, function.args).emit()

@@ -20,7 +20,7 @@ def lower_elementwise(op: Elementwise, *buffers: Buffer) -> Iterator[Nest]:
 def collapse(buffers: tuple[Buffer, ...]) -> list[Buffer]:
     """Views of the operands and the result (last) of equal rank, with neighbouring dims merged where that is exact."""
     y = buffers[-1]
-    shapes = [[1] * (y.type.rank - b.type.rank) + list(b.shape) for b in buffers]
+    shapes: list[list[DimLike]] = [[*[1] * (y.type.rank - b.type.rank), *b.shape] for b in buffers]
     if any(b.layout != DENSE for b in buffers):
         return [b if b.type.rank == y.type.rank else b.view(*s) for b, s in zip(buffers, shapes, strict=True)]
     merged: list[list[DimLike]] = [[s[0]] if s else [1] for s in shapes]

@@ -36,7 +36,7 @@ def lower_reduce(op: ReduceOp, x: Buffer, y: Buffer) -> Iterator[Nest]:
         rest = runs[:last] + runs[last + 1 :]
         partial = Buffer(f"{y.name}.{len(rest)}", x.type.with_shape(*(d for _, d in rest)))
         yield reduce_run(kind, last, x.view(*(d for _, d in runs)), partial)
-        x, runs = partial, merge_runs(rest)
+        x, runs = partial, rest
     if len(runs) == 1 and runs[0][0]:
         value = yield from reduce_all(kind, y, x.type.elements, element_of(x))
         yield Nest(y.view(), (), (), finish(value))

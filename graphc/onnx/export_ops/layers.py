@@ -33,7 +33,9 @@ def write_conv_transpose2d(n: NodeWriter, op: ConvTranspose2d) -> None:
     kernel, pads, extra = [r, s], list(op.padding), list(op.output_padding)
     for axis in (0, 1):
         if extra[axis] >= op.stride[axis]:
-            kernel[axis], pads[2 + axis], extra[axis] = kernel[axis] + 1, pads[2 + axis] + op.dilation[axis] - extra[axis], 0
+            kernel[axis] += 1
+            pads[2 + axis] += op.dilation[axis] - extra[axis]
+            extra[axis] = 0
     if kernel != [r, s]:
         taps = n.integers((0, 0, 0, 0, 0, 0, kernel[0] - r, kernel[1] - s), "taps")
         n.inputs[1] = n.step("Pad", n.inputs[1], taps)

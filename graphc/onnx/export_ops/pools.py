@@ -1,6 +1,7 @@
 """Pools, their inverse, and upsampling."""
 
 from collections.abc import Callable
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,40 @@ def _write_resize(n: NodeWriter, op: UpsampleNearest | UpsampleBilinear, **attri
     if op.size is not None:
         n.emit("Resize", n.inputs[0], "", "", n.model.shape(n.node.outputs[0].type.shape), **attributes)
     else:
-        scales = n.model.constant(np.array((1, 1, *op.scale), np.float32), f"{n.name}.scales")
-        n.emit("Resize", n.inputs[0], "", scales, **attributes)
+        n.emit("Resize", n.inputs[0], "", _scales(n, 1, 1, *op.scale), **attributes)
+
+
+def _scales(n: NodeWriter, *factors: int) -> str:
+    return n.model.constant(np.array(factors, np.float32), f"{n.name}.scales")
+
+
+NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
 
 def write_upsample_nearest(n: NodeWriter, op: UpsampleNearest) -> None:
-    """Resize: y[p] = x[floor(p*H/P)]."""
-    _write_resize(n, op, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    """Resize: y[p] = x[floor(p*H/P)].
+
+    Runtimes compute p/(P/H) in float32, which misses some whole numbers from below, such as 7 = 8/(16/14). An axis of
+    constant H and P for which that is so is made exactly, with g = gcd(H, P): P/g times as long, then every (H/g)th.
+    """
+    before, after = n.node.inputs[0].type.shape, n.node.outputs[0].type.shape
+    missed = {i: (b, a) for i, (b, a) in enumerate(zip(before, after, strict=True))
+              if isinstance(b, int) and isinstance(a, int) and _is_missed(b, a)}  # fmt: skip
+    if op.size is None or not missed:
+        return _write_resize(n, op, **NEAREST)
+    x, other = n.inputs[0], tuple(before[i] if i in missed else a for i, a in enumerate(after))
+    if other != before:
+        x = n.step("Resize", x, "", "", n.model.shape(other), **NEAREST)
+    factors = [a // gcd(b, a) for b, a in (missed.get(i, (1, 1)) for i in range(4))]
+    x = n.step("Resize", x, "", _scales(n, *factors), **NEAREST)
+    bounds = [n.integers((at,) * len(missed), "bounds") for at in (0, 2**63 - 1)]
+    steps = tuple(b // gcd(b, a) for b, a in missed.values())
+    return n.emit("Slice", x, *bounds, n.integers(tuple(missed), "axes"), n.integers(steps, "steps"))
+
+
+def _is_missed(size: int, result: int) -> bool:
+    place = np.arange(result, dtype=np.float32) / (np.float32(result) / np.float32(size))
+    return bool(np.any(np.floor(place) != np.arange(result) * size // result))
 
 
 def write_upsample_bilinear(n: NodeWriter, op: UpsampleBilinear) -> None:

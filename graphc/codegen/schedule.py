@@ -1,0 +1,101 @@
+"""How a loop nest is run: what crosses the lanes of a vector, which loops are tasks, what runs side by side."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.nest import Load, Nest, Reduce, Var, free_vars, stride_along, walk
+from graphc.ir import DimLike, dims
+from graphc.ops.scalar import Expr
+
+# How many reductions run side by side: an FMA takes 4 cycles and two start in each, so 8 chains fill the pipes, and
+# with a shared operand they fit the 16 registers of AVX2.
+COPIES = (8, 6, 4, 3, 2)
+CHUNK = 4096  # elements of a nest's only loop that make one task: 16 KiB of float32, half of a first-level cache
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The loops `outer` are flattened into tasks; inside them, `vector` runs across lanes (None: nothing does).
+
+    Of the outer loop `copied`, `copies` values are computed side by side. A nest whose first loop runs across lanes
+    is cut into tasks of CHUNK elements if its points may run in parallel.
+    """
+
+    outer: tuple[Var, ...]
+    vector: Var | None
+    copied: Var | None
+    copies: int
+    chunked: bool
+
+    @property
+    def tasks(self) -> DimLike:
+        """The number of independent parts."""
+        if self.chunked and self.vector is not None:
+            return dims.ceil_div(self.vector.extent, CHUNK)
+        return dims.product([v.extent for v in self.outer]) // self.copies
+
+
+def make_schedule(nest: Nest, lanes: int) -> Schedule:
+    """Decide how `nest` runs on vectors of `lanes` elements."""
+    vector = _choose_loop(nest, lanes)
+    position = nest.loops.index(vector) if vector else len(nest.loops)
+    outer = nest.loops[: min(position, nest.parallel)]
+    copied, copies = _choose_copies(nest, outer)
+    return Schedule(outer, vector, copied, copies, position == 0 and vector is not None and nest.parallel > 0)
+
+
+def choose_vector(
+    candidates: Sequence[Var], accesses: Sequence[Load], lanes: int, store: Load | None = None
+) -> Var | None:
+    """The variable to run across lanes, or None if scalar code is better than any.
+
+    A contiguous load saves what vectors can save (+1, a store +2). A strided one is gathered lane by lane, at best even:
+    -1 for a small constant stride, whose elements share cache lines, -2 else. A short loop leaves lanes idle.
+    """
+
+    def score(v: Var) -> float:
+        if v.extent == 1:
+            return -1.0
+        total = 0.0
+        for access in accesses:
+            stride = stride_along(access.buffer, access.index, v)
+            total += 1 if stride == 1 else 0 if stride == 0 else -1 if stride is not None and abs(stride) <= 8 else -2
+        if store is not None:
+            total += 2 if stride_along(store.buffer, store.index, v) == 1 else -4
+        return total * (min(1.0, v.extent / lanes) if isinstance(v.extent, int) and total > 0 else 1.0)
+
+    best = max(candidates, key=score, default=None)
+    return best if best is not None and score(best) >= 0 else None
+
+
+def expressions(nest: Nest) -> Iterator[Expr]:
+    """Every expression of the nest."""
+    for root in (*nest.index, nest.value, *((nest.where,) if nest.where else ())):
+        yield from walk(root)
+
+
+def _choose_loop(nest: Nest, lanes: int) -> Var | None:
+    """The loop of the nest that runs across lanes; None where a reduction's variable, or nothing, does instead."""
+    if any(isinstance(e, Load) for root in nest.index for e in walk(root)):
+        return None  # scatter: the place of an element depends on data, so elements are stored one by one
+    loads = [e for e in expressions(nest) if isinstance(e, Load)]
+    chosen = choose_vector(nest.loops, loads, lanes, Load(nest.output, nest.index))
+    for reduce in (e for e in expressions(nest) if isinstance(e, Reduce)):
+        inside = [e for e in walk(reduce.body) if isinstance(e, Load)]
+        inner = choose_vector(reduce.vars[-1:], inside, lanes)
+        if chosen is not None and inner is not None and chosen in free_vars(reduce):
+            gathers = any(stride_along(x.buffer, x.index, chosen) not in (0, 1) for x in inside)
+            if gathers and (not isinstance(inner.extent, int) or inner.extent >= lanes):
+                return None  # a dot product along memory beats gathering across it
+    return chosen
+
+
+def _choose_copies(nest: Nest, outer: Sequence[Var]) -> tuple[Var | None, int]:
+    """The outer loop variable of which several values are computed at once, and how many: one whose extent divides
+    evenly, and along which some reduction reuses what it loads."""
+    for v in outer:
+        count = next((c for c in COPIES if isinstance(v.extent, int) and v.extent % c == 0), 1)
+        for reduce in (e for e in walk(nest.value) if isinstance(e, Reduce) and v in free_vars(e)):
+            if count > 1 and any(isinstance(x, Load) and v not in free_vars(x) for x in walk(reduce.body)):
+                return v, count
+    return None, 1

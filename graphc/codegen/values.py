@@ -1,0 +1,198 @@
+"""Emits the values of a nest: expressions, loads and stores, for one element or for one in each lane of a vector."""
+
+from collections.abc import Mapping, Sequence
+
+from llvmlite import ir
+
+from graphc.codegen.arithmetic import constant, emit_primitive
+from graphc.codegen.blocks import (
+    I1, I8, IR_TYPES, VOID, address, i64, intrinsic, iota, is_vector, mangle, splat, when,
+)  # fmt: skip
+from graphc.codegen.nest import Buffer, Load, Reduce, Size, Var, offset, stride_along
+from graphc.ir import Dim, DimLike, DType
+from graphc.ops.scalar import CASTS, COMPARISONS, Call, Expr, Lit
+
+
+class ValueEmitter:
+    """The state of code under construction: what is known here, and which variable runs across lanes, if any.
+
+    `known` maps variables and reductions to their values; a tuple holds one for each copy (schedule.py), of which
+    `copy` is the one that code is emitted for. Where a variable runs `across`, it is known by its value in lane 0, and
+    `lane_mask` tells the lanes that count (None: all).
+    """
+
+    def __init__(
+        self, b: ir.IRBuilder, lanes: int, pointers: Mapping[str, ir.Value], sizes: Mapping[Dim, ir.Value]
+    ) -> None:
+        self.b, self.lanes, self._pointers, self._sizes = b, lanes, pointers, sizes
+        self.known: dict[Expr, ir.Value | tuple[ir.Value, ...]] = {}
+        self.copy = 0
+        self.across: Var | None = None
+        self.lane_mask: ir.Value | None = None
+
+    def dim(self, d: DimLike) -> ir.Value:
+        """A dim as an i64."""
+        return self._sizes[d] if isinstance(d, Dim) else i64(d)
+
+    def value(self, e: Expr, like: DType | None = None) -> ir.Value:
+        """An expression here: a vector where it differs between lanes, else a scalar. A literal has the type `like`."""
+        if e in self.known:
+            found = self.known[e]
+            found = found[self.copy] if isinstance(found, tuple) else found
+            return self.b.add(self.spread(found), iota(self.lanes)) if e == self.across else found
+        match e:
+            case Lit(value=v):
+                return constant(IR_TYPES[like or e.dtype], v)
+            case Size(dim=d):
+                return self._sizes[d]
+            case Load():
+                return self._load(e)
+            case Call(fn=fn, args=args):
+                return self._call(fn, args, like)
+            case Reduce():
+                return self.nested_reduction(e)
+        raise AssertionError(f"{e} is not known here")
+
+    def nested_reduction(self, e: Reduce) -> ir.Value:
+        """A reduction inside another one, on whose variables it depends."""
+        raise NotImplementedError
+
+    def spread(self, value: ir.Value) -> ir.Value:
+        """The value in every lane."""
+        return splat(self.b, value, self.lanes)
+
+    def _call(self, fn: str, args: tuple[Expr, ...], like: DType | None) -> ir.Value:
+        typed = args[1:] if fn == "select" else args
+        free = like if fn not in COMPARISONS and fn not in CASTS else None  # these do not pass their type on
+        dtype = next((a.dtype for a in typed if not isinstance(a, Lit)), free)
+        values = [self.value(a, dtype) for a in typed]
+        if fn == "select":
+            values.insert(0, self.value(args[0], DType.BOOL))
+        if any(is_vector(v) for v in values):
+            values = [self.spread(v) for v in values]
+        return emit_primitive(self.b, fn, values)
+
+    # -- loads --------------------------------------------------------------------------------------------------------
+
+    def _load(self, e: Load) -> ir.Value:
+        step = stride_along(e.buffer, e.index, self.across) if self.across else 0
+        inside = self._inside(e)
+        value = self._load_one(e, inside) if step == 0 else self._load_lanes(e, step, inside)
+        if e.buffer.type.dtype == DType.BOOL:  # a byte in memory, a bit here
+            return self.b.icmp_unsigned("!=", value, constant(value.type, 0))
+        return value
+
+    def _load_one(self, e: Load, inside: ir.Value | None) -> ir.Value:
+        """One element for all lanes."""
+        b, stored = self.b, _stored_type(e.buffer)
+        where = self.value(_position(e.buffer, e.index))
+        if inside is not None:  # element 0 always exists: read it instead of what lies outside
+            where = b.select(inside, where, i64(0))
+        value = b.load(address(b, self._pointers[e.buffer.name], where, stored), typ=stored, align=_align(e.buffer))
+        return value if inside is None else b.select(inside, value, constant(stored, e.fill or 0))
+
+    def _load_lanes(self, e: Load, step: int | None, inside: ir.Value | None) -> ir.Value:
+        """One element for each lane; lanes that are outside, or do not count, read nothing and give the fill."""
+        b, type = self.b, ir.VectorType(_stored_type(e.buffer), self.lanes)
+        mask, fill = self._lanes_that(inside), constant(type, e.fill or 0)
+        if step == 1:
+            place = self._lane0_address(e.buffer, e.index)
+            if mask is None:
+                return b.load(place, typ=type, align=_align(e.buffer))
+            return intrinsic(b, f"llvm.masked.load.{mangle(type)}.p0", type, [place, mask, fill])
+        places = self._lane_addresses(e.buffer, e.index)
+        name = f"llvm.masked.gather.{mangle(type)}.v{self.lanes}p0"
+        return intrinsic(b, name, type, [places, mask or self._all_lanes(), fill])
+
+    def _inside(self, e: Load) -> ir.Value | None:
+        """Whether the index lies inside the buffer, for a load that may be outside; None if it always does."""
+        if e.fill is None:
+            return None
+        inside: ir.Value | None = None
+        for i, extent in zip(e.index, e.buffer.shape, strict=True):
+            if isinstance(i, Var) and i.extent == extent:
+                continue
+            value, bound = self.value(i, DType.I64), self.dim(extent)
+            if is_vector(value):
+                bound = self.spread(bound)
+            inside = self._both(inside, self.b.icmp_unsigned("<", value, bound))  # a negative index is a huge number
+        return inside
+
+    def _both(self, x: ir.Value | None, y: ir.Value | None) -> ir.Value | None:
+        """Two conditions as one: a vector if either is; None stands for true."""
+        if x is None or y is None:
+            return y if x is None else x
+        if is_vector(x) or is_vector(y):
+            x, y = self.spread(x), self.spread(y)
+        return self.b.and_(x, y)
+
+    def _lanes_that(self, condition: ir.Value | None) -> ir.Value | None:
+        """The lanes that count and for which the condition holds; None if these are all."""
+        mask = self._both(condition, self.lane_mask)
+        return None if mask is None else self.spread(mask)
+
+    # -- stores -------------------------------------------------------------------------------------------------------
+
+    def store(self, buffer: Buffer, index: Sequence[Expr], value: ir.Value, where: ir.Value | None) -> None:
+        """Store one element, or one for each lane that counts, where the condition holds."""
+        b, stored = self.b, _stored_type(buffer)
+        if buffer.type.dtype == DType.BOOL:
+            value = b.zext(value, ir.VectorType(stored, self.lanes) if is_vector(value) else stored)
+        if self.across is not None:
+            self._store_lanes(buffer, index, self.spread(value), self._lanes_that(where))
+            return
+
+        def store_one() -> list[ir.Value]:
+            place = address(b, self._pointers[buffer.name], self.value(_position(buffer, index)), stored)
+            b.store(value, place, align=_align(buffer))
+            return []
+
+        if where is None:
+            store_one()
+        else:
+            when(b, where, store_one)
+
+    def _store_lanes(self, buffer: Buffer, index: Sequence[Expr], value: ir.Value, mask: ir.Value | None) -> None:
+        b = self.b
+        assert self.across is not None
+        if stride_along(buffer, tuple(index), self.across) == 1:
+            place = self._lane0_address(buffer, index)
+            if mask is None:
+                b.store(value, place, align=_align(buffer))
+            else:
+                intrinsic(b, f"llvm.masked.store.{mangle(value.type)}.p0", VOID, [value, place, mask])
+            return
+        places = self._lane_addresses(buffer, index)
+        name = f"llvm.masked.scatter.{mangle(value.type)}.v{self.lanes}p0"
+        intrinsic(b, name, VOID, [value, places, mask or self._all_lanes()])
+
+    # -- addresses ----------------------------------------------------------------------------------------------------
+
+    def _lane0_address(self, buffer: Buffer, index: Sequence[Expr]) -> ir.Value:
+        across, self.across = self.across, None  # so that the variable stands for its value in lane 0
+        place = address(self.b, self._pointers[buffer.name], self.value(_position(buffer, index)), _stored_type(buffer))
+        self.across = across
+        return place
+
+    def _lane_addresses(self, buffer: Buffer, index: Sequence[Expr]) -> ir.Value:
+        offsets = self.spread(self.value(_position(buffer, index)))
+        return address(self.b, self._pointers[buffer.name], offsets, _stored_type(buffer))
+
+    def _all_lanes(self) -> ir.Constant:
+        return ir.Constant(ir.VectorType(I1, self.lanes), [1] * self.lanes)
+
+
+def _position(buffer: Buffer, index: Sequence[Expr]) -> Expr:
+    return offset(buffer.layout.stored_shape(buffer.shape), buffer.layout.stored_index(index))
+
+
+def _stored_type(buffer: Buffer) -> ir.Type:
+    return I8 if buffer.type.dtype == DType.BOOL else IR_TYPES[buffer.type.dtype]
+
+
+def _align(buffer: Buffer) -> int:
+    """The alignment of one element: the caller's arrays promise no more."""
+    return buffer.type.dtype.size
+
+
+
