@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test check clean
 
 # Compiles the digit network, runs it on scanned pages, compares and draws: into demo/.
-demo: $(VENV)/installed-data
+demo: $(VENV)/installed-demo
 	$(VENV)/bin/graphc demo
 
 # Two workers: the smallest machine that runs this has two cores, and the thread-pool tests need cores of their own.

@@ -7,7 +7,7 @@ from graphc.drawing import Box, Edge
 from graphc.ir import Graph, Node, Op, Value
 
 # Kind of box -> the ops that have it. Any other elementwise op is a "join" if it combines values, else an "activation".
-_FAMILIES: tuple[tuple[str, tuple[type[Op], ...]], ...] = (
+FAMILIES: tuple[tuple[str, tuple[type[Op], ...]], ...] = (
     ("conv", (ops.Conv2d, ops.ConvTranspose2d, ops.LocallyConnected2d)),
     ("linear", (ops.Linear, ops.MatMul)),
     ("norm", (ops.BatchNorm, ops.LocalResponseNorm)),
@@ -25,15 +25,15 @@ def make_diagram(graph: Graph) -> tuple[list[Box], list[Edge]]:
     boxes, edges = [], []
     source: dict[Value, str] = {}
     for v in graph.inputs:
-        source[v] = f"input {v.name}"
+        source[v] = f"input '{v.name}'"
         boxes.append(Box(source[v], v.name, (str(v.type),), "input"))
     for node in graph.nodes:
-        boxes.append(Box(node.name, node.op.name, _describe(graph, node), _kind(graph, node)))
-        edges += [(source[v], node.name, _label(graph, v)) for v in node.inputs if v in source]
-        source |= dict.fromkeys(node.outputs, node.name)
+        boxes.append(Box(str(node), node.op.name, _describe(graph, node), _kind(graph, node)))
+        edges += [(source[v], str(node), _label(graph, v)) for v in node.inputs if v in source]
+        source |= dict.fromkeys(node.outputs, str(node))
     for name, v in zip(graph.output_names, graph.outputs, strict=True):
-        boxes.append(Box(f"output {name}", name, (str(v.type),), "output"))
-        edges += [(source[v], f"output {name}", _label(graph, v))] if v in source else []
+        boxes.append(Box(f"output '{name}'", name, (str(v.type),), "output"))
+        edges += [(source[v], f"output '{name}'", _label(graph, v))] if v in source else []
     return boxes, edges
 
 
@@ -43,7 +43,7 @@ def _label(graph: Graph, v: Value) -> str:
 
 
 def _kind(graph: Graph, node: Node) -> str:
-    for kind, classes in _FAMILIES:
+    for kind, classes in FAMILIES:
         if isinstance(node.op, classes):
             return kind
     if isinstance(node.op, ops.Elementwise):

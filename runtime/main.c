@@ -148,7 +148,9 @@ static void write_outputs(const char *path, const array_data *arrays)
     for (i = 0; i < OUTPUT_COUNT; i++) {
         if (rename(unfinished[i], names[i]))
             fail(FAILED, "%s: cannot be written: %s", names[i], strerror(errno));
+        free(unfinished[i]);
         unfinished[i] = NULL;
+        free(names[i]);
     }
 }
 
@@ -177,6 +179,10 @@ static void run_network(char **paths, const char *output, int threads, const cha
     check_code(NET(call)(net, sources, sizes, targets, NULL, 0), sizes);
     NET(destroy)(net);
     write_outputs(output, out);
+    for (i = 0; i < INPUT_COUNT; i++)
+        free(in[i].data);
+    for (i = 0; i < OUTPUT_COUNT; i++)
+        free(out[i].data);
 }
 
 /* ---- the command line -------------------------------------------------------------------------------------------- */

@@ -4,21 +4,24 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from artefacts import make_fixed, make_sequence, make_small, make_two_outputs, needs_compiler, random_image
 from hypothesis import given
 from hypothesis import strategies as st
 
 import graphc
-from artefacts import make_fixed, make_sequence, make_small, make_two_outputs, needs_compiler, random_image
 from graphc import artefact
 from graphc.artefact import KINDS, link, objects
 from graphc.artefact.names import artefact_name, c_comment, c_identifier, c_parameters, c_string
 from graphc.driver import lower, weight_chunks, weights_header
 from graphc.errors import FileError, GraphcError, InputError, UnsupportedError
+from graphc.ir import Graph
 
 TEXT_KINDS = ("h", "obj", "ll", "asm")  # what needs no C compiler
 
@@ -123,7 +126,7 @@ def test_unwritable_folder(tmp_path: Path) -> None:
         ({"emit": []}, "emit: expected a list of some of so, h, obj, exe, ll, asm, got "),
         ({"emit": "so"}, "emit: .* got 'so'"),
         ({"emit": ["so", "dll"]}, "emit: .* got .*dll"),
-        ({"weights": "none"}, "weights: expected \"embed\" or \"file\", got 'none'"),
+        ({"weights": "none"}, 'weights: expected "embed" or "file", got \'none\''),
         ({"name": "int"}, "name: expected a C identifier .* got 'int'"),
         ({"name": "a-b"}, "name: .* got 'a-b'"),
         ({"name": "pthread"}, "name: .* got 'pthread'"),
@@ -132,7 +135,7 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 )
 def test_wrong_arguments(tmp_path: Path, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(GraphcError, match=message):
-        graphc.build(make_small(), tmp_path / "out", **({"emit": ["h"]} | arguments))
+        graphc.build(make_small(), tmp_path / "out", **({"emit": ["h"]} | arguments))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="build: expected a graph, got str"):
         graphc.build("small", tmp_path / "out")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
@@ -183,7 +186,7 @@ def test_texts_cannot_leave_their_place() -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("weights", ["embed", "file"])
-def test_the_same_graph_gives_the_same_bytes(tmp_path: Path, weights: str) -> None:
+def test_the_same_graph_gives_the_same_bytes(tmp_path: Path, weights: Literal["embed", "file"]) -> None:
     """In other folders, in other processes, with other hash seeds; and no path of this machine is inside."""
     code = (
         "import sys, graphc, artefacts\n"
@@ -265,15 +268,22 @@ def test_embedding_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("make", [make_small, make_two_outputs, make_fixed, make_sequence])
-def test_header_has_the_same_functions_as_the_object(tmp_path: Path, make: object) -> None:
-    assert callable(make)
+def test_header_has_the_same_functions_as_the_object(tmp_path: Path, make: Callable[[], Graph]) -> None:
     graph = make()
     found = graphc.build(graph, tmp_path, ["h", "ll"], name="net")
-    defined = {f.name for f in llvm.parse_assembly(found["ll"].read_text()).functions
-               if not f.is_declaration and f.linkage.name == "external"}
+    defined = {
+        f.name
+        for f in llvm.parse_assembly(found["ll"].read_text()).functions
+        if not f.is_declaration and f.linkage.name == "external"
+    }
     code = found["h"].read_text().split("*/", 1)[1]
-    declared = {word.split("(")[0].lstrip("*") for line in code.splitlines() if not line.startswith((" ", "/"))
-                for word in line.split() if word.lstrip("*").startswith("net_") and "(" in word}
+    declared = {
+        word.split("(")[0].lstrip("*")
+        for line in code.splitlines()
+        if not line.startswith((" ", "/"))
+        for word in line.split()
+        if word.lstrip("*").startswith("net_") and "(" in word
+    }
     assert declared == defined
     assert ("net_run" in declared) == (graph.name != "sequence")
 

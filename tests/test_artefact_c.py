@@ -1,26 +1,36 @@
-"""Artefacts from C: programs in tests/c against the header, the library and the object file; and what the linker sees."""
+"""Artefacts from C: programs in tests/c with the header, the library and the object file; and what linkers see."""
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from artefacts import (
+    HERE,
+    compile_c,
+    make_fixed,
+    make_sequence,
+    make_small,
+    make_two_outputs,
+    needs_compiler,
+    random_image,
+    run,
+)  # fmt: skip
 
 import graphc
-from artefacts import (
-    HERE, compile_c, make_fixed, make_sequence, make_small, make_two_outputs, needs_compiler, random_image, run,
-)  # fmt: skip
 from graphc.artefact.header import ERRORS
 from graphc.ir import Graph
+from graphc.runtime.network import Network
 
 pytestmark = needs_compiler
 CXX = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
-def write_case(folder: Path, net: object, shape: tuple[int, ...]) -> list[str]:
+def write_case(folder: Path, net: Network, shape: tuple[int, ...]) -> list[str]:
     """N H W INPUT EXPECTED for check_network.c."""
-    assert callable(net)
     image = random_image(*shape, seed=shape[2])
     files = [folder / f"{name}_{shape[2]}.bin" for name in ("input", "expected")]
     for file, array in zip(files, (image, net(image)), strict=True):
@@ -30,13 +40,20 @@ def write_case(folder: Path, net: object, shape: tuple[int, ...]) -> list[str]:
 
 @pytest.mark.parametrize("weights", ["embed", "file"])
 @pytest.mark.parametrize("linked", ["so", "obj"])
-def test_c_program(tmp_path: Path, linked: str, weights: str) -> None:
+def test_c_program(tmp_path: Path, linked: str, weights: Literal["embed", "file"]) -> None:
     graph = make_small()
     net = graphc.compile(graph, threads=1)
-    found = graphc.build(graph, tmp_path, ["h", linked], weights=weights)  # type: ignore[arg-type]
+    found = graphc.build(graph, tmp_path, ["h", linked], weights=weights)
     program = tmp_path / "check"
-    compile_c(program, f"-I{tmp_path}", "-DNET=small", '-DHEADER="small.h"', HERE / "c" / "check_network.c",
-              found[linked], f"-Wl,-rpath,{tmp_path}")
+    compile_c(
+        program,
+        f"-I{tmp_path}",
+        "-DNET=small",
+        '-DHEADER="small.h"',
+        HERE / "c" / "check_network.c",
+        found[linked],
+        f"-Wl,-rpath,{tmp_path}",
+    )
     cases = write_case(tmp_path, net, (1, 3, 19, 23)) + write_case(tmp_path, net, (2, 3, 40, 8))
     assert run(program, found.get("weights", "-"), *cases).stdout == ""
 
@@ -61,9 +78,10 @@ def test_two_networks_in_one_program(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ["embed", "file"])
 @pytest.mark.parametrize("make", [make_small, make_two_outputs, make_fixed, make_sequence])
-def test_example_in_the_header_runs(tmp_path: Path, make: object, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert callable(make)
-    found = graphc.build(make(), tmp_path, ["h", "obj"], name="net", weights=weights)  # type: ignore[arg-type]
+def test_example_in_the_header_runs(
+    tmp_path: Path, make: Callable[[], Graph], weights: Literal["embed", "file"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = graphc.build(make(), tmp_path, ["h", "obj"], name="net", weights=weights)
     example = found["h"].read_text().split("Example:")[1].split("*/")[0]
     source = tmp_path / "example.c"
     source.write_text(re.sub(r"^ \* ? ? ?", "", example, flags=re.MULTILINE))
@@ -98,8 +116,8 @@ def call_fixed(graph: Graph, folder: Path, sizes: list[tuple[int, int, int]]) ->
     """What NAME_output_shape says to each of these n, h, w."""
     graphc.build(graph, folder, ["h", "obj"], name="net")
     calls = " ".join(f'printf("%d ", net_output_shape({n}, {h}, {w}, shape));' for n, h, w in sizes)
-    source = folder / "sizes.c"
-    source.write_text(f'#include "net.h"\n#include <stdio.h>\nint main(void) {{ int64_t shape[4]; {calls} return 0; }}\n')
+    source, head = folder / "sizes.c", '#include "net.h"\n#include <stdio.h>\n'
+    source.write_text(f"{head}int main(void) {{ int64_t shape[4]; {calls} return 0; }}\n")
     compile_c(folder / "sizes", source, folder / "net.o")
     return [int(word) for word in run(folder / "sizes").stdout.split()]
 
@@ -153,5 +171,3 @@ def test_library_uses_its_own_functions(tmp_path: Path) -> None:
     )
     compile_c(tmp_path / "interpose", "-rdynamic", source, found["so"], f"-Wl,-rpath,{tmp_path}")
     assert run(tmp_path / "interpose").stdout == "0 0"
-
-

@@ -1,20 +1,26 @@
 """The program that graphc.build makes: what it reads, what it writes, and what it says to everything else."""
 
 import os
-import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from artefacts import (
+    COMPILER,
+    make_fixed,
+    make_small,
+    make_sum,
+    make_two_outputs,
+    needs_compiler,
+    random_image,
+    run,
+)  # fmt: skip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import graphc
-from artefacts import (
-    COMPILER, make_fixed, make_small, make_sum, make_two_outputs, needs_compiler, random_image, run,
-)  # fmt: skip
 from graphc.artefact.program import program_macros
 from graphc.ir import Array, Graph
 
@@ -111,7 +117,7 @@ def test_pgm_and_several_outputs(programs: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_several_inputs_and_fixed_sizes(programs: dict[str, Path], tmp_path: Path) -> None:
-    a, b = save(tmp_path / "a.npy", random_image(1, 2, 5, 5)), save(tmp_path / "b.npy", random_image(1, 2, 5, 5, seed=1))
+    a, b = (save(tmp_path / f"{i}.npy", random_image(1, 2, 5, 5, seed=i)) for i in range(2))
     run(programs["sum"], a, b, tmp_path / "out.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), np.load(a) + np.load(b))
     done = run(programs["sum"], a, save(tmp_path / "c.npy", random_image(1, 2, 5, 6)), tmp_path / "out.npy", status=1)
@@ -120,7 +126,7 @@ def test_several_inputs_and_fixed_sizes(programs: dict[str, Path], tmp_path: Pat
     run(programs["fixed"], save(tmp_path / "in.npy", fixed), tmp_path / "out.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected_of(make_fixed(), fixed))
     done = run(programs["fixed"], a, tmp_path / "out.npy", status=1)
-    assert "a.npy: input 'image' expected f32[1,2,6,4], got [1,2,5,5]" in done.stderr
+    assert "0.npy: input 'image' expected f32[1,2,6,4], got [1,2,5,5]" in done.stderr
 
 
 def test_weights_file(tmp_path: Path) -> None:
@@ -184,19 +190,19 @@ def test_files_that_cannot_be_opened(small: Path, tmp_path: Path) -> None:
     assert done.stderr == f"small: {tmp_path}/none/out.npy: cannot be written: No such file or directory\n"
 
 
-def test_all_outputs_or_none(programs: dict[str, Path], tmp_path: Path) -> None:
-    source = save(tmp_path / "in.npy", random_image(1, 1, 8, 8))
+def test_failed_writing_leaves_nothing(programs: dict[str, Path], tmp_path: Path) -> None:
+    program, source = programs["two outputs"], save(tmp_path / "in.npy", random_image(1, 1, 8, 8))
+    limited = f"trap '' XFSZ; ulimit -f 0; exec '{program}' '{source}' '{tmp_path}/out.npy'"  # no file may have a byte
+    assert run("/bin/sh", "-c", limited, status=1).stderr.endswith("/out.npy: cannot be written: File too large\n")
+    assert list(tmp_path.iterdir()) == [source]
     (tmp_path / "out.1.npy").mkdir()
-    (tmp_path / "out.1.npy" / "file").touch()
-    run(programs["two outputs"], source, tmp_path / "out.npy", status=1)
-    assert sorted(p.name for p in tmp_path.iterdir() if "tmp" in p.name) == []
+    assert "out.1.npy: cannot be written: Is a directory" in run(program, source, tmp_path / "out.npy", status=1).stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.npy", "out.1.npy", "out.npy"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_full_device(small: Path, tmp_path: Path) -> None:
-    shell = shutil.which("sh")
-    assert shell
-    run(shell, "-c", f"'{small}' --help > /dev/full", status=1)
+def test_full_device(small: Path) -> None:
+    run("/bin/sh", "-c", f"'{small}' --help > /dev/full", status=1)
 
 
 def test_small_image(small: Path, tmp_path: Path) -> None:
@@ -217,6 +223,11 @@ def npy_of(shape: str, data: bytes = b"", descr: str = "'<f4'", order: str = "Fa
     return npy(f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n", data)
 
 
+TYPE = "input 'image' expected elements of type <f4, got "
+KEYS = "expected descr, fortran_order and shape, once each"
+ONE = "(1, 3, 2, 2)"  # a shape that the network takes
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -227,9 +238,9 @@ def npy_of(shape: str, data: bytes = b"", descr: str = "'<f4'", order: str = "Fa
         (npy("", b"12345", 4), "expected .npy of version 1, 2 or 3, got another version or a part of a file"),
         (b"\x93NUMPY\x01\x00\xff\xff{}", "broken .npy header: expected 65535 bytes of header, got 2"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}", "broken .npy header: expected 4294967295 bytes of header, got 2"),
-        (npy("{}   "), "broken .npy header: expected descr, fortran_order and shape, once each"),
-        (npy_of("(1, 3, 2, 2)", bytes(44)), "expected 48 bytes of data, got 44"),
-        (npy_of("(1, 3, 2, 2)", bytes(52)), "expected 48 bytes of data, got 52"),
+        (npy("{}   "), "broken .npy header: " + KEYS),
+        (npy_of(ONE, bytes(44)), "expected 48 bytes of data, got 44"),
+        (npy_of(ONE, bytes(52)), "expected 48 bytes of data, got 52"),
         (npy_of("(1, 3, 2147483647, 2147483647)", bytes(48)), f"expected {2**64 - 1} bytes of data, got 48"),
         (npy_of("(65536, 65536, 65536, 65536)"), f"expected {2**64 - 1} bytes of data, got 0"),
         (npy_of("(0, 3, 2, 2)"), "input 'image' expected f32[N,3,H,W], got [0,3,2,2]"),
@@ -242,16 +253,16 @@ def npy_of(shape: str, data: bytes = b"", descr: str = "'<f4'", order: str = "Fa
         (npy_of("(2147483648,)"), "broken .npy header: expected a dim of at most 2147483647"),
         (npy_of("(99999999999999999999999999,)"), "broken .npy header: expected a dim of at most 2147483647"),
         (npy_of("(1, 2"), "broken .npy header: expected a dim"),
-        (npy_of("(1, 3, 2, 2)", bytes(48), "'<f8'"), "input 'image' expected elements of type <f4, got <f8"),
-        (npy_of("(1, 3, 2, 2)", bytes(48), "'>f4'"), "input 'image' expected elements of type <f4, got >f4"),
-        (npy_of("(1, 3, 2, 2)", bytes(48), f"'{'x' * 99}'"), f"input 'image' expected elements of type <f4, got {'x' * 16}"),
-        (npy_of("(1, 3, 2, 2)", bytes(48), "[('a', '<f4')]"), "input 'image' expected elements of type <f4, got records"),
-        (npy_of("(1, 3, 2, 2)", bytes(48), "'\x1b[2J'"), "broken .npy header: expected '"),
-        (npy_of("(1, 3, 2, 2)", bytes(48), order="True"), "input 'image' expected C order, got Fortran order"),
-        (npy_of("(1, 3, 2, 2)", bytes(48), order="None"), "broken .npy header: expected False"),
-        (npy("{'descr': '<f4', 'shape': (1,)}"), "broken .npy header: expected descr, fortran_order and shape, once each"),
-        (npy("{'shape': (1,), 'shape': (1,)}"), "broken .npy header: expected descr, fortran_order and shape, once each"),
-        (npy_of("(1,)")[:-1] + b"x", "broken .npy header: expected descr, fortran_order and shape, once each"),
+        (npy_of(ONE, bytes(48), "'<f8'"), TYPE + "<f8"),
+        (npy_of(ONE, bytes(48), "'>f4'"), TYPE + ">f4"),
+        (npy_of(ONE, bytes(48), f"'{'x' * 99}'"), f"{TYPE}{'x' * 16}"),
+        (npy_of(ONE, bytes(48), "[('a', '<f4')]"), TYPE + "records"),
+        (npy_of(ONE, bytes(48), "'\x1b[2J'"), "broken .npy header: expected '"),
+        (npy_of(ONE, bytes(48), order="True"), "input 'image' expected C order, got Fortran order"),
+        (npy_of(ONE, bytes(48), order="None"), "broken .npy header: expected False"),
+        (npy("{'descr': '<f4', 'shape': (1,)}"), "broken .npy header: " + KEYS),
+        (npy("{'shape': (1,), 'shape': (1,)}"), "broken .npy header: " + KEYS),
+        (npy_of("(1,)")[:-1] + b"x", "broken .npy header: " + KEYS),
         (b"P6", "broken PNM header: expected a space before a width"),
         (b"P6 ", "broken PNM header: expected a width"),
         (b"P6 # no end", "broken PNM header: expected a width"),
@@ -302,7 +313,7 @@ MUTATIONS = st.lists(st.tuples(st.integers(0, 140), st.binary(min_size=0, max_si
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    seed=st.sampled_from([npy_of("(1, 3, 4, 5)", bytes(240)), b"P6\n# c\n4 5\n255\n" + bytes(60), b"P6 2 3 999 " + bytes(36)]),
+    seed=st.sampled_from([npy_of(ONE, bytes(48)), b"P6\n# c\n4 5\n255\n" + bytes(60), b"P6 2 3 999 " + bytes(36)]),
     mutations=MUTATIONS,
 )
 def test_mutated_files(checked: Path, tmp_path: Path, seed: bytes, mutations: list[tuple[int, bytes]]) -> None:
@@ -311,7 +322,8 @@ def test_mutated_files(checked: Path, tmp_path: Path, seed: bytes, mutations: li
     for at, replacement in mutations:
         data[at : at + max(len(replacement), 1)] = replacement
     (tmp_path / "in").write_bytes(data)
-    status = os.spawnv(os.P_WAIT, checked, [str(checked), "--threads=1", str(tmp_path / "in"), str(tmp_path / "out.npy")])
+    arguments = [str(checked), "--threads=1", str(tmp_path / "in"), str(tmp_path / "out.npy")]
+    status = os.spawnv(os.P_WAIT, checked, arguments)
     assert status in (0, 1)
 
 

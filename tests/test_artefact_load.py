@@ -6,14 +6,23 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from artefacts import (
+    COMPILER,
+    make_fixed,
+    make_sequence,
+    make_small,
+    make_sum,
+    make_two_outputs,
+    needs_compiler,
+    random_image,
+    run,
+)  # fmt: skip
 
 import graphc
-from artefacts import (
-    COMPILER, make_fixed, make_sequence, make_small, make_sum, make_two_outputs, needs_compiler, random_image, run,
-)  # fmt: skip
 from graphc.errors import FileError, InputError
 from graphc.ir import DType, TensorType
 from graphc.runtime import load
@@ -23,9 +32,9 @@ pytestmark = needs_compiler
 
 @pytest.mark.parametrize("weights", ["embed", "file"])
 @pytest.mark.parametrize("threads", [None, 1, 3])
-def test_loaded_equals_compiled(tmp_path: Path, weights: str, threads: int | None) -> None:
+def test_loaded_equals_compiled(tmp_path: Path, weights: Literal["embed", "file"], threads: int | None) -> None:
     graph = make_small()
-    library = load(graphc.build(graph, tmp_path, weights=weights)["so"], threads)  # type: ignore[arg-type]
+    library = load(graphc.build(graph, tmp_path, weights=weights)["so"], threads)
     compiled = graphc.compile(graph, threads=2)
     for shape in ((1, 3, 3, 3), (2, 3, 33, 21), (1, 3, 64, 65)):
         image = random_image(*shape)
@@ -33,7 +42,7 @@ def test_loaded_equals_compiled(tmp_path: Path, weights: str, threads: int | Non
     assert repr(library) == repr(compiled)
     assert library.output_shapes(N=2, H=9, W=9) == [(2, 5, 4, 4)]
     assert library.workspace_bytes(N=1, H=50, W=40) == compiled.workspace_bytes(N=1, H=50, W=40)
-    with pytest.raises(InputError, match=r"network 'small': conv2d 'conv2': .* must be at least 1; .* \(got N=1, H=1, W=9\)"):
+    with pytest.raises(InputError, match=r"conv2d 'conv2': .* must be at least 1; .* \(got N=1, H=1, W=9\)"):
         library(random_image(1, 3, 1, 9))
 
 
@@ -57,8 +66,14 @@ def test_load_needs_numpy_only(tmp_path: Path) -> None:
         "print(net(numpy.zeros((1, 3, 8, 8), numpy.float32)).shape)\n"
         "print({'llvmlite', 'onnx', 'networkx', 'click', 'rich', 'PIL', 'safetensors'} & set(sys.modules))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True, check=True, timeout=60,
-                          env={"PYTHONPATH": ":".join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", code, library],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
     assert done.stdout == "(1, 5, 3, 3)\nset()\n"
 
 
@@ -111,7 +126,7 @@ def test_renamed_library(tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     moved.mkdir()
     shutil.copy(found["so"], moved / "small.so")
-    with pytest.raises(FileError, match=r"moved/small\.weights: expected the weights of .*small\.so, got no readable file"):
+    with pytest.raises(FileError, match=r"moved/small\.weights: expected the weights of .*, got no readable"):
         load(moved / "small.so")
     assert load(moved / "small.so", weights=found["weights"]).name == "small"
 
@@ -124,7 +139,7 @@ def test_library_of_two_networks(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "two.so", tmp_path / "one.so")
     for name in ("one", "two"):
         net = load(tmp_path / f"{name}.so")
-        assert net._functions["metadata"].__name__ == f"{name}_metadata"  # type: ignore[attr-defined]
+        assert net._functions["metadata"].__name__ == f"{name}_metadata"
 
 
 def test_wrong_weights(tmp_path: Path) -> None:
@@ -155,7 +170,7 @@ def test_files_that_are_no_artefacts(tmp_path: Path) -> None:
     file = tmp_path / "net.so"
     for data in (b"", b"\x7fELF", b"text", b"_abi_version\0", b"\0 _abi_version\0"):
         file.write_bytes(data)
-        with pytest.raises(FileError, match=r"net\.so: expected a shared library made by graphc\.build, got something else"):
+        with pytest.raises(FileError, match=r"net\.so: expected a shared library made by graphc\.build, got"):
             load(file)
     file.write_bytes(b"\0net_abi_version\0")
     with pytest.raises(FileError, match=r"net\.so: cannot be loaded: "):
@@ -179,7 +194,7 @@ def test_other_interface(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"fake\.so: expected interface version 1, got 2; build it again"):
         load(library)
     library = make_library(tmp_path, "int fake_abi_version(void) { return 1; }\n")
-    with pytest.raises(FileError, match=r"fake\.so: expected a library made by graphc\.build, got one without fake_metadata"):
+    with pytest.raises(FileError, match=r"fake\.so: expected a library made .*, got one without fake_metadata"):
         load(library)
 
 

@@ -485,7 +485,8 @@ MALFORMED = {
     "dynamic_channels": (
         make_model([node("Relu", "x")], {"x": ["N", "C", "H", "W"]}), "input 'x': expected a constant number of channels"),
     "zero_dim": (make_model([node("Relu", "x")], {"x": [0, 3]}), "every dim must be at least 1"),
-    "no_inputs": (make_model([node("Conv", "")], {"x": IMAGE}), "expected at least 1 inputs"),
+    "no_inputs": (make_model([node("Conv", "")]), "expected 2 to 3 inputs, got 0"),
+    "no_operands": (make_model([node("Sum", "")]), "expected at least 1 inputs, got 0"),
     "broadcast": (make_model([node("Add", "x k")], data={"k": floats(4, 1, 1)}), r"\(op Add\): shapes .* do not broadcast"),
     "reshape": (make_model([node("Reshape", "x s")], {"x": [2, 3]}, {"s": ints(4, 2)}), "must hold the 6 elements"),
     "axis": (make_model([node("Concat", "x x", axis=4)]), "axis 4 does not exist in rank 4"),

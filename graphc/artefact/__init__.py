@@ -1,10 +1,10 @@
 """Ahead of time: a network as a native library, program or object, which need only libc, libm and pthreads.
 
-    names.py    the network's name, and texts, as C wants them
-    header.py   NAME.h
-    objects.py  NAME.o and NAME.weights
-    link.py     NAME.so and the program NAME, by the system's C compiler
-    program.py  what the program (runtime/main.c) is told about the network
+names.py    the network's name, and texts, as C wants them
+header.py   NAME.h
+objects.py  NAME.o and NAME.weights
+link.py     NAME.so and the program NAME, by the system's C compiler
+program.py  what the program (runtime/main.c) is told about the network
 """
 
 import os
@@ -28,8 +28,15 @@ __all__ = ["KINDS", "build"]
 KINDS = {"so": ".so", "h": ".h", "obj": ".o", "exe": "", "ll": ".ll", "asm": ".s"}  # and what the file ends in
 
 
-def build(graph: Graph, directory: str | Path, emit: Sequence[str] = ("so", "h"), *, name: str | None = None,
-          cpu: str = "native", weights: Literal["embed", "file"] = "embed") -> dict[str, Path]:
+def build(
+    graph: Graph,
+    directory: str | Path,
+    emit: Sequence[str] = ("so", "h"),
+    *,
+    name: str | None = None,
+    cpu: str = "native",
+    weights: Literal["embed", "file"] = "embed",
+) -> dict[str, Path]:
     """Compile `graph` to files in `directory` (created if missing) and return them by kind.
 
     `emit` lists kinds: "so" (shared library), "h" (its C header), "obj" (object file), "exe" (program that reads .npy,
@@ -98,7 +105,9 @@ def _write(graph: Graph, lowered: Lowered, folder: Path, kinds: Collection[str])
 
 def _describe(lowered: Lowered, in_file: bool) -> str:
     """The first line of code as text: what it is, and where its weights are."""
-    name, size = lowered.symbol, lowered.plan.weight_bytes
+    name, title = lowered.symbol, c_comment(lowered.plan.graph.name)
     where = f"{name}_create reads them" if in_file else f"the external {WEIGHTS_LABEL} stands for them"
-    return (f"Network '{c_comment(lowered.plan.graph.name)}', compiled by graphc for {lowered.target.cpu}. Its {size} bytes "
-            f"of weights are not in this text: {where}; {name}.weights holds them after its first 64 bytes.")
+    return (
+        f"Network '{title}', compiled by graphc for {lowered.target.cpu}. Its {lowered.plan.weight_bytes} bytes of weights "
+        f"are not in this text: {where}; {name}.weights holds them after its first 64 bytes."
+    )

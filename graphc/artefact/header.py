@@ -143,11 +143,12 @@ def header_text(graph: Graph, name: str, weights_in_file: bool) -> str:
         "@tensors@": _tensor_lines(tensors),
         "@symbols@": f"Chosen anew in every run: {symbols}. // rounds down." if symbols else "All sizes are fixed.",
         "@weights@": f"The weights are in {name}.weights." if weights_in_file else "Nothing else is needed.",
-        "@weights_file@": f"the path of {name}.weights, which is mapped, not read" if weights_in_file else "null, for "
-                          "the weights are embedded",
+        "@weights_file@": f"the path of {name}.weights, which is mapped"
+        if weights_in_file
+        else "null: all is embedded",
         "@example@": _example(graph, tensors, name, weights_in_file),
         "@version@": str(ABI_VERSION),
-        "@errors@": "\n".join(f"    {name.upper()}_{error} = {i}, /* {text} */" for i, (error, text) in enumerate(ERRORS)),
+        "@errors@": "\n".join(f"    {name.upper()}_{e} = {i}, /* {text} */" for i, (e, text) in enumerate(ERRORS)),
         "@sizes@": _size_lines(graph) if images else "",
         "@ins@": "".join(f", {t.declaration}" for t in tensors if t.kind == "input"),
         "@outs@": "".join(f", {t.declaration}" for t in tensors if t.kind == "output"),
@@ -168,8 +169,12 @@ class _Tensor:
     c_name: str
 
     @property
+    def c_type(self) -> str:
+        return C_TYPES[self.type.dtype]
+
+    @property
     def declaration(self) -> str:
-        return f"{'const ' if self.kind == 'input' else ''}{C_TYPES[self.type.dtype]} *{self.c_name}"
+        return f"{'const ' if self.kind == 'input' else ''}{self.c_type} *{self.c_name}"
 
 
 def _list_tensors(graph: Graph, name: str) -> list[_Tensor]:
@@ -189,7 +194,8 @@ def _tensor_lines(tensors: Sequence[_Tensor]) -> str:
 def _size_lines(graph: Graph) -> str:
     """What n, h and w are: symbols, or what the first input fixes them to."""
     fixed = fixed_sizes(graph)
-    return "\n".join(f" * {s.lower()}: {f'must be {fixed[s]}' if s in fixed else f'{s} of the types above'}" for s in "NHW")
+    meanings = {s: f"must be {fixed[s]}" if s in fixed else f"{s} of the types above" for s in "NHW"}
+    return "\n".join(f" * {s.lower()}: {meaning}" for s, meaning in meanings.items())
 
 
 def _example(graph: Graph, tensors: Sequence[_Tensor], name: str, weights_in_file: bool) -> str:
@@ -202,15 +208,18 @@ def _example(graph: Graph, tensors: Sequence[_Tensor], name: str, weights_in_fil
         nhw = [str(dims.evaluate(given[s], sizes)) for s in "NHW"]
         setup, run = [], f"{name}_run(net, {', '.join([*inputs, *nhw, *outputs])})"
     else:
-        setup = [f"const void *inputs[] = {{{', '.join(inputs)}}};", f"void *outputs[] = {{{', '.join(outputs)}}};",
-                 f"const int64_t sizes[] = {{{', '.join(str(sizes[s]) for s in graph.symbols)}}};"]
+        setup = [
+            f"const void *inputs[] = {{{', '.join(inputs)}}};",
+            f"void *outputs[] = {{{', '.join(outputs)}}};",
+            f"const int64_t sizes[] = {{{', '.join(str(sizes[s]) for s in graph.symbols)}}};",
+        ]
         run = f"{name}_call(net, inputs, sizes, outputs, NULL, 0)"
     ok, file = f"{name.upper()}_OK", f'"{name}.weights"' if weights_in_file else "NULL"
     lines = [
         "#include <stdio.h>",
         f'#include "{name}.h"',
         "",
-        *(f"static {C_TYPES[t.type.dtype]} {t.c_name}[{dims.evaluate(t.type.elements, sizes)}]; // {t.type}" for t in tensors),
+        *(f"static {t.c_type} {t.c_name}[{dims.evaluate(t.type.elements, sizes)}]; // {t.type}" for t in tensors),
         "",
         "int main(void)",
         "{",

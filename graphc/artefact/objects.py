@@ -29,8 +29,10 @@ def write_object(path: Path, lowered: Lowered, embed: bool) -> None:
         path.write_bytes(lowered.machine.emit_object(module))
         return
     if plan.weight_bytes > _LARGEST:
-        raise UnsupportedError(f'network \'{plan.graph.name}\': at most {_LARGEST} bytes of weights can be embedded, '
-                               f'got {plan.weight_bytes}; build with weights="file"')
+        raise UnsupportedError(
+            f"network '{plan.graph.name}': at most {_LARGEST} bytes of weights can be embedded, "
+            f'got {plan.weight_bytes}; build with weights="file"'
+        )
     module.link_in(_reserve(module, plan.weight_bytes))
     code = bytearray(lowered.machine.emit_object(module))
     code += bytes(-len(code) % ALIGNMENT)
@@ -50,9 +52,9 @@ def write_weights(path: Path, plan: Plan) -> None:
 def _reserve(module: llvm.ModuleRef, size: int) -> llvm.ModuleRef:
     """A module of the same target that defines the weights' label in front of `size` bytes without content."""
     llvm.initialize_native_asmparser()
-    lines = [f'.section {_SECTION},\\22a\\22,@nobits', f".balign {ALIGNMENT}", f"{WEIGHTS_LABEL}:", f".zero {size}"]
-    text = "\n".join(f'module asm "{line}"' for line in lines)
-    return llvm.parse_assembly(f'target datalayout = "{module.data_layout}"\ntarget triple = "{module.triple}"\n{text}\n')
+    lines = [f".section {_SECTION},\\22a\\22,@nobits", f".balign {ALIGNMENT}", f"{WEIGHTS_LABEL}:", f".zero {size}"]
+    head = f'target datalayout = "{module.data_layout}"\ntarget triple = "{module.triple}"\n'
+    return llvm.parse_assembly(head + "".join(f'module asm "{line}"\n' for line in lines))
 
 
 def _give_content(code: bytearray, offset: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from graphc.artefact.names import c_string
 from graphc.codegen.module import has_image_sizes
 from graphc.errors import UnsupportedError
-from graphc.ir import DimLike, DType, Graph, TensorType, dims
+from graphc.ir import DimLike, DType, Graph, TensorType
 
 # How .npy files call the element types (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html)
 _NPY_TYPES = {DType.F32: "<f4", DType.F64: "<f8", DType.I32: "<i4", DType.I64: "<i8", DType.BOOL: "|b1"}
@@ -19,8 +19,10 @@ def check_program(graph: Graph) -> None:
     for v in graph.inputs:
         for d in v.type.shape:
             if not isinstance(d, int) and str(d) not in graph.symbols:
-                raise UnsupportedError(f"network '{graph.name}': exe needs dims that are numbers or symbols, "
-                                       f"input '{v.name}': {v.type} has {d}")
+                raise UnsupportedError(
+                    f"network '{graph.name}': exe needs dims that are numbers or symbols, "
+                    f"input '{v.name}': {v.type} has {d}"
+                )
 
 
 def program_macros(graph: Graph, name: str, weights_in_file: bool) -> Iterator[str]:
@@ -39,6 +41,7 @@ def program_macros(graph: Graph, name: str, weights_in_file: bool) -> Iterator[s
 
 def _describe(graph: Graph, name: str, type: TensorType) -> str:
     """The initialiser of main.c's `tensor`; a symbol as a dim is minus its position, counted from 1."""
+
     def number(d: DimLike) -> int:
         """A dim that is neither a number nor a symbol is an output's, which main.c asks the network for."""
         return d if isinstance(d, int) else -1 - graph.symbols.index(str(d)) if str(d) in graph.symbols else 0

@@ -22,6 +22,7 @@ from graphc.onnx.tensors import CONSTANT, read_tensor
 
 OLDEST_OPSET = 11  # where Clip and Pad got their inputs; older files can be raised by onnx.version_converter
 PRODUCER = "graphc"
+UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
 # What a value of the wrong kind in a file can raise in the code that reads it.
 MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 
@@ -71,6 +72,24 @@ def _read_opset(model: ModelProto) -> int:
     if not OLDEST_OPSET <= opset <= newest:
         raise UnsupportedError(f"opset {opset}, expected {OLDEST_OPSET} to {newest}")
     return opset
+
+
+def _check_signature(node: NodeProto, opset: int) -> None:
+    """GraphError unless the node has as many inputs and outputs as its op, and the attributes that it must have."""
+    try:
+        schema = defs.get_schema(node.op_type, opset)
+    except defs.SchemaError:
+        raise UnsupportedError(f"opset {opset} has no such op") from None
+    counts = (("inputs", len(node.input), schema.min_input, schema.max_input),
+              ("outputs", len(node.output), schema.min_output, schema.max_output))  # fmt: skip
+    for what, got, least, most in counts:
+        if not least <= got <= most:
+            wanted = f"{least} to {most}" if most < UNBOUNDED else f"at least {least}"
+            raise GraphError(f"expected {wanted} {what}, got {got}")
+    given = {a.name for a in node.attribute}
+    for name, attribute in schema.attributes.items():
+        if attribute.required and name not in given:
+            raise GraphError(f"expected an attribute '{name}'")
 
 
 class _Import:
@@ -139,6 +158,7 @@ class _Import:
             raise UnsupportedError(f"domain {node.domain}, expected ONNX's own")
         if node.op_type not in HANDLERS and node.op_type not in FOLDERS:
             raise UnsupportedError("graphc has no such op")
+        _check_signature(node, self.scope.opset)
         for i in filter(None, node.input):
             self._read_initializer(i)
         operands = [self.scope.operands[i] for i in node.input if i]

@@ -72,8 +72,11 @@ def read_gemm(n: NodeReader) -> None:
     if a.type.rank != 2:
         raise ShapeError(f"A must be a matrix, got {a.type}")
     has_c = n.has_input(2) and beta != 0
-    if n.constant(1) is None:
+    b = n.constant(1)
+    if b is None:
         return _emit_product(n, a, transposed, alpha, beta if has_c else 0.0)
+    if b.array.ndim != 2:
+        raise ShapeError(f"B must be a matrix, got shape {list(b.array.shape)}")
     weight = _fold_weight(n, alpha, transposed)
     features, _ = weight.type.static_shape()
     c = n.constant(2) if has_c else None

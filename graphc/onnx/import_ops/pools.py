@@ -10,15 +10,9 @@ from graphc.ops import pool
 from graphc.ops.window import Pair
 
 
-def _read_kernel(n: NodeReader) -> Pair:
-    if not n.has("kernel_shape"):
-        raise ShapeError("expected an attribute 'kernel_shape'")
-    return read_pair(n, "kernel_shape", 1)
-
-
 def read_max_pool(n: NodeReader) -> None:
     """MaxPool, with or without the indices."""
-    x, kernel = n.image(), _read_kernel(n)
+    x, kernel = n.image(), read_pair(n, "kernel_shape", 0)
     n.expect("storage_order", 0)
     stride, dilation = read_pair(n, "strides", 1), read_pair(n, "dilations", 1)
     padding = read_padding(n, x, kernel, stride, dilation)
@@ -35,7 +29,7 @@ def _read_undilated(n: NodeReader) -> Pair:
 
 def read_average_pool(n: NodeReader) -> None:
     """AveragePool -> average_pool."""
-    x, kernel, stride = n.image(), _read_kernel(n), read_pair(n, "strides", 1)
+    x, kernel, stride = n.image(), read_pair(n, "kernel_shape", 0), read_pair(n, "strides", 1)
     padding = read_padding(n, x, kernel, stride, _read_undilated(n))
     ceil_mode, count_padding = bool(n.integer("ceil_mode", 0)), bool(n.integer("count_include_pad", 0))
     n.emit(pool.AveragePool(kernel, stride, padding, ceil_mode, count_padding), x)
@@ -44,14 +38,14 @@ def read_average_pool(n: NodeReader) -> None:
 def read_lp_pool(n: NodeReader) -> None:
     """LpPool with p = 2 -> l2_pool."""
     n.expect("p", 2)
-    x, kernel, stride = n.image(), _read_kernel(n), read_pair(n, "strides", 1)
+    x, kernel, stride = n.image(), read_pair(n, "kernel_shape", 0), read_pair(n, "strides", 1)
     padding = read_padding(n, x, kernel, stride, _read_undilated(n))
     n.emit(pool.L2Pool(kernel, stride, padding, bool(n.integer("ceil_mode", 0))), x)
 
 
 def read_max_unpool(n: NodeReader) -> None:
     """MaxUnpool: of the size that its window gives, or of that of a tensor which the indices may have come from."""
-    x, indices, kernel = n.image(), n.value(1), _read_kernel(n)
+    x, indices, kernel = n.image(), n.value(1), read_pair(n, "kernel_shape", 0)
     stride, pads = read_pair(n, "strides", 1), n.integers("pads", (0, 0, 0, 0))
     if len(pads) != 4:
         raise ShapeError(f"pads: expected 4 integers, got {list(pads)}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphc.errors import GraphError, ShapeError, UnsupportedError
+from graphc.errors import ShapeError, UnsupportedError
 from graphc.ir import DimLike, Value
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.tensors import read_tensor
@@ -72,23 +72,21 @@ def read_transpose(n: NodeReader) -> None:
 def read_concat(n: NodeReader) -> None:
     """Concat."""
     xs = [n.value(i) for i in range(len(n.inputs))]
-    if not xs:
-        raise GraphError("expected at least 1 input")
-    if not n.has("axis"):
-        raise ShapeError("expected an attribute 'axis'")
     n.emit(Concat(positive_axis(n.integer("axis", 0), xs[0].type.rank)), *xs)
 
 
 def read_split(n: NodeReader) -> None:
     """Split, into the sizes given or into equal parts (of which the last may be smaller since opset 18)."""
-    x, parts = n.value(0), n.integer("num_outputs", len(n.outputs))
+    x, parts = n.value(0), len(n.outputs)
+    if n.integer("num_outputs", parts) != parts:
+        raise ShapeError(f"num_outputs={n.integer('num_outputs', parts)} for {parts} outputs")
     axis = positive_axis(n.integer("axis", 0), x.type.rank)
     sizes = n.integers("split") or (n.whole_dims(1, "split") if n.has_input(1) else ())
     if not sizes:
         size = x.type.shape[axis]
         if not isinstance(size, int):
             raise UnsupportedError(f"an equal split of {size}, which depends on the inputs' sizes")
-        part = -(-size // max(parts, 1))
+        part = -(-size // parts)
         sizes = (*([part] * (parts - 1)), size - part * (parts - 1))
     if len(sizes) != len(n.outputs):
         raise ShapeError(f"{len(sizes)} parts for {len(n.outputs)} outputs")

@@ -1,0 +1,251 @@
+"""The compiled network as a callable: what it takes, what it refuses, threads, fork, pickling."""
+
+import gc
+import multiprocessing
+import os
+import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import nn
+from graphc.driver import compile
+from graphc.errors import GraphcError, InputError
+from graphc.ir import Array, Builder, DType, Graph, TensorType, f32
+from graphc.reference import run_reference
+from graphc.verify import relative_difference
+
+
+def two_layer() -> Graph:
+    net = Builder("two_layer")
+    x = net.input("image", f32("N", 3, "H", "W"))
+    x = nn.relu(nn.conv2d(x, 8, 3, padding=1, name="conv1"))
+    return net.build(scores=nn.conv2d(x, 5, 3, name="conv2"))
+
+
+def two_in_two_out() -> Graph:
+    net = Builder("pair")
+    a, b = net.input("a", f32("N", 4)), net.input("b", f32("N", 4))
+    return net.build(sum=nn.add(a, b), product=nn.mul(a, b), again=a)
+
+
+def image(n: int, h: int, w: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal((n, 3, h, w)).astype(np.float32)
+
+
+def test_any_size_from_one_compilation() -> None:
+    graph = two_layer()
+    net = compile(graph)
+    for n, h, w in ((1, 3, 3), (2, 17, 31), (3, 64, 5), (1, 200, 100), (1, 3, 3)):
+        x = image(n, h, w)
+        (expected,) = run_reference(graph, [x], DType.F64)
+        assert relative_difference(net(x), expected) < 1e-5
+        assert net.output_shapes(N=n, H=h, W=w) == [expected.shape]
+
+
+def test_inputs_by_position_and_name_and_several_outputs() -> None:
+    net = compile(two_in_two_out())
+    a, b = (np.arange(8, dtype=np.float32).reshape(2, 4) + i for i in range(2))
+    for results in (net(a, b), net(a, b=b), net(b=b, a=a)):
+        assert isinstance(results, tuple)
+        for found, expected in zip(results, (a + b, a * b, a), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    assert repr(net) == (
+        "<network pair: (a: f32[N,4], b: f32[N,4]) -> (sum: f32[N,4], product: f32[N,4], again: f32[N,4])>")
+
+
+class HasArray:
+    """An object that is not an array but can become one."""
+
+    def __init__(self, array: Array) -> None:
+        self.data = array
+
+    def __array__(self, dtype: object = None, copy: object = None) -> Array:
+        return self.data
+
+
+class HasDlpack:
+    """An object of another library, as DLPack sees it."""
+
+    def __init__(self, array: Array) -> None:
+        self.data = array
+
+    def __dlpack__(self, **options: object) -> object:
+        return self.data.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
+
+
+def test_other_array_types_and_layouts() -> None:
+    net, x = compile(two_layer()), image(2, 12, 9)
+    expected = net(x)
+    padded = np.zeros((2, 3, 14, 11), np.float32)
+    padded[:, :, 1:-1, 1:-1] = x
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    unaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    for same in (HasArray(x), HasDlpack(x), padded[:, :, 1:-1, 1:-1], np.asfortranarray(x), read_only, unaligned):
+        np.testing.assert_array_equal(net(same), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((image(1, 8, 8).astype(np.float64),), "input 'image': expected float32, got float64"),
+        ((image(1, 8, 8)[0],), "input 'image': expected f32[N,3,H,W], got an array of shape [3, 8, 8]"),
+        ((image(1, 8, 8)[:, :2],), "input 'image': expected f32[N,3,H,W], got an array of shape [1, 2, 8, 8]"),
+        ((image(1, 8, 8)[:0],), "input 'image': expected f32[N,3,H,W], got an array of shape [0, 3, 8, 8]"),
+        ((), "network 'two_layer': expected inputs image, got none"),
+        ((image(1, 8, 8), image(1, 8, 8)), "network 'two_layer': expected inputs image, got #0, #1"),
+        (("cat.png",), "input 'image': expected float32, got <U7"),
+        (([[1.0], [2.0, 3.0]],), "input 'image': expected an array, got list"),
+        ((image(1, 2, 8),), "conv2d 'conv2': its output size H-2 must be at least 1; the image is too small"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compile(two_layer())(*arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_must_agree_on_sizes() -> None:
+    net = compile(two_in_two_out())
+    with pytest.raises(InputError, match=r"input 'b': expected f32\[N,4\], got an array of shape \[3, 4\]"):
+        net(np.zeros((2, 4), np.float32), np.zeros((3, 4), np.float32))
+
+
+def test_sizes_that_types_cannot_relate_are_checked_when_it_runs() -> None:
+    net = Builder("unet")
+    x = net.input("image", f32("N", 3, "H", "W"))
+    up = nn.upsample_nearest(nn.max_pool(x, 2))
+    run = compile(net.build(nn.concat([x, up], 1)))
+    assert run(image(1, 8, 6)).shape == (1, 6, 8, 6)
+    with pytest.raises(InputError, match=r"concat 'concat_1': .*H.* must equal .*\(got N=1, H=7, W=6\)"):
+        run(image(1, 7, 6))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2000, 1.5])
+def test_thread_counts_are_checked(threads: int) -> None:
+    with pytest.raises(InputError, match="threads: expected 1 to 1024"):
+        compile(two_layer(), threads=threads)
+
+
+def test_an_unknown_cpu_is_refused() -> None:
+    with pytest.raises(GraphcError, match="cpu: expected one of native, .*got 'z80'"):
+        compile(two_layer(), cpu="z80")
+    with pytest.raises(InputError, match="compile: expected a graph, got str"):
+        compile("vgg16")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_change_no_bit(threads: int) -> None:
+    net = Builder("mixed")
+    x = nn.conv2d(net.input("image", f32("N", 3, "H", "W")), 24, 3, padding=1, name="conv")
+    x = nn.softmax(nn.average_pool(nn.tanh(x), 2))
+    graph = net.build(x, nn.mean(x), nn.sum(x, axes=(2, 3)))
+    inputs = image(2, 75, 101)
+    for one, several in zip(compile(graph, threads=1)(inputs), compile(graph, threads=threads)(inputs), strict=True):
+        np.testing.assert_array_equal(one, several)
+
+
+def test_calls_from_several_threads() -> None:
+    net = compile(two_layer(), threads=2)
+    images = [image(1, 20 + i % 5, 30 + i % 7, seed=i) for i in range(40)]
+    expected = [net(x) for x in images]
+    with ThreadPoolExecutor(6) as pool:
+        for found, right in zip(pool.map(net, images), expected, strict=True):
+            np.testing.assert_array_equal(found, right)
+
+
+def test_a_call_releases_the_gil() -> None:
+    """While native code runs in one thread, Python goes on in another."""
+    net, x = compile(two_layer(), threads=1), image(8, 500, 500)
+    done, turns = threading.Event(), 0
+    worker = threading.Thread(target=lambda: (net(x), done.set()))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(10)  # so that no timer can take the GIL away: only the call can give it up
+    try:
+        worker.start()
+        while not done.is_set():
+            turns += 1
+            done.wait(0.0001)
+    finally:
+        sys.setswitchinterval(interval)
+        worker.join()
+    assert turns > 1
+
+
+def test_pickling() -> None:
+    net, x = compile(two_layer(), threads=2), image(1, 9, 9)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(net))(x), net(x))
+
+
+def test_a_forked_child_goes_on() -> None:
+    net, x = compile(two_layer(), threads=2), image(1, 60, 60)
+    expected = net(x)
+
+    def child() -> None:
+        os._exit(0 if np.array_equal(net(x), expected) and np.array_equal(net(x), expected) else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    np.testing.assert_array_equal(net(x), expected)
+
+
+def test_networks_come_and_go() -> None:
+    """No thread is left behind, and the code outlives its last call."""
+    before = len(os.listdir("/proc/self/task"))
+    for _ in range(5):
+        net = compile(two_layer(), threads=3)
+        net(image(1, 8, 8))
+        del net
+    gc.collect()
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+def test_sizes_without_a_network_of_that_size() -> None:
+    net = compile(two_layer())
+    with pytest.raises(InputError, match="expected sizes N, H, W, W is missing"):
+        net.output_shapes(N=1, H=8)
+    with pytest.raises(InputError, match="a size is less than 1 or more than 2147483647"):
+        net.output_shapes(N=1, H=0, W=8)
+    with pytest.raises(InputError, match="too large"):
+        net.workspace_bytes(N=2**31 - 1, H=2**31 - 1, W=2**31 - 1)
+
+
+def test_a_size_that_no_input_gives_is_refused() -> None:
+    net = Builder("odd")
+    x = net.input("x", f32("2*H", 3))
+    with pytest.raises(InputError, match=r"input 'x': f32\[2\*H,3\] leaves H open"):
+        compile(net.build(nn.relu(x)))(np.zeros((4, 3), np.float32))
+
+
+def test_integer_and_boolean_tensors() -> None:
+    net = Builder("indices")
+    x = net.input("x", f32("N", 2, "H", "W"))
+    y, indices = nn.max_pool_with_indices(x, 2)
+    labels = net.input("labels", TensorType(DType.I64, f32("N").shape))
+    graph = net.build(y, indices, nn.identity(labels))
+    data = np.random.default_rng(0).standard_normal((2, 2, 5, 6)).astype(np.float32)
+    found = compile(graph)(data, np.array([3, 4]))
+    for a, b in zip(found, run_reference(graph, [data, np.array([3, 4])]), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+
+
+def test_the_dump_holds_graphs_plan_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_DUMP", str(tmp_path))
+    graphc.compile(two_layer())
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"00_input.txt", "plan.txt", "module.s"} <= names
+    assert any(n.startswith("graphc_nest_conv2d") and n.endswith(".ll") for n in names)
+    assert "nest_conv2d" in (tmp_path / "plan.txt").read_text()
