@@ -71,7 +71,8 @@ def lower(
     module.verify()
     machine = target.machine()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = tuning.slp_vectorization = False  # the kernels are vector code already
+    # the kernels are vector code already, and an unrolled one loads more ahead than there are registers: it spills
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     lowered = Lowered(symbol, plan, target, module, machine)

@@ -33,8 +33,10 @@ class Setting:
         return int(self.text)
 
 
-DUMP = Setting("GRAPHC_DUMP", "a folder", "write the graph before the first pass and after every pass into this folder")
-STOP_AFTER = Setting("GRAPHC_STOP_AFTER", "an integer of at least 0", "run only the first n passes of the pipeline")
+DUMP = Setting(
+    "GRAPHC_DUMP", "a folder", "gets the graph after every pass, the plan, each kernel's LLVM IR and the assembly"
+)
+STOP_AFTER = Setting("GRAPHC_STOP_AFTER", "an integer of at least 0", "runs only the first n passes of the pipeline")
 NUM_THREADS = Setting(
     "GRAPHC_NUM_THREADS", "an integer of at least 1", "threads of a run; by default every CPU that the process may use"
 )

@@ -55,7 +55,7 @@ class Conversion:
 
     def _pass_flattened(self, node: Node) -> Value | None:
         """flatten(x[N,c,h,w]), or a reshape that does the same or undoes it -> x, as cells or no longer."""
-        if not isinstance(node.op, ops.Flatten | ops.Reshape):
+        if not isinstance(node.op, ops.Flatten | ops.Reshape) or node.inputs[0] not in self.new:
             return None
         (x,), (y,) = node.inputs, node.outputs
         before, after = self._native(x).shape, self._native(y).shape
@@ -82,12 +82,12 @@ class Conversion:
         else:
             op, w = ops.Conv2d(bias=node.op.bias, epilogue=node.op.epilogue), self._declare(weight, (k, *cell))
         self.cells[node.outputs[0]] = Cell(k, 1, 1)
-        return self._apply(node, op, self.new[node.inputs[0]], w, *map(self._use, node.inputs[2:]))
+        return self._apply(node, op, self.new[node.inputs[0]], w, *map(self.use, node.inputs[2:]))
 
     def _pool(self, node: Node) -> Value | None:
         """A pool over a whole h x w map -> a pool over each window of h x w; or, if gap is "drop", nothing."""
         x, y = node.inputs[0], node.outputs[0]
-        if x in self.cells or not self._pools_whole_map(node):
+        if x not in self.new or x in self.cells or not self._pools_whole_map(node):
             return None
         c, h, w = self._native(x).shape[1:]
         if y.type.rank == 2 and isinstance(c, int):
@@ -96,10 +96,10 @@ class Conversion:
             return self.new[x]
         if not isinstance(h, int) or not isinstance(w, int):
             raise InputError(
-                f"{node}: network '{self.graph.name}' takes images of any size, and this averages over all of them; "
-                "expected the size that it was made for, window=(height, width), got none"
+                f"{node}: network '{self.graph.name}' takes images of any size; expected the one that it was made for, "
+                "window=(height, width), got none"
             )
-        maximum = isinstance(node.op, ops.GlobalMaxPool | ops.ReduceMax | ops.MaxPool)
+        maximum = isinstance(node.op, ops.GlobalMaxPool | ops.ReduceMax)
         return self._apply(node, (ops.MaxPool if maximum else ops.AveragePool)((h, w), (1, 1)), self.new[x])
 
     def _pools_whole_map(self, node: Node) -> bool:
@@ -109,9 +109,8 @@ class Conversion:
                 return True
             case ops.Mean() | ops.ReduceMax():
                 return before.rank == 4 and node.op.reduced(before) == {2, 3}
-            case ops.AveragePool(window=window) | ops.MaxPool(window=window):
-                whole = window.kernel == before.shape[2:] and window.dilation == (1, 1)
-                return whole and window.stays_inside
+            case ops.AveragePool(window=window):  # what exporters make of a global pool for one size
+                return window.kernel == before.shape[2:] and window.stays_inside
         return False
 
     def _map_cells(self, node: Node) -> Value | None:
@@ -142,14 +141,11 @@ class Conversion:
             op = replace(op, axis=1)
         self.cells[node.outputs[0]] = first
         shape = (first.c, 1, 1) if isinstance(op, ops.Elementwise) else None
-        return self._apply(node, op, *(self._use(v, shape if v in constants else None) for v in node.inputs))
+        return self._apply(node, op, *(self.use(v, shape if v in constants else None) for v in node.inputs))
 
     def _keep(self, node: Node) -> tuple[Value, ...]:
         """Any other node as it is, if it neither holds the size of the image nor reads the whole of it."""
-        for v in node.inputs:
-            if v in self.cells:
-                raise ShapeError(f"{node}: reads %{v.name}, a flattened map of {self.cells[v]}")
-        inputs = tuple(self._use(v) for v in node.inputs)
+        inputs = tuple(self.use(v) for v in node.inputs)
         if any(new.type != old.type for old, new in zip(node.inputs, inputs, strict=True)):
             _check_attributes(node, inputs[0].type)
         self._check_gate(node)
@@ -180,7 +176,7 @@ class Conversion:
         (y,) = self.builder.add(op, inputs, node.name, [node.outputs[0].name])
         return y
 
-    def _use(self, v: Value, shape: tuple[int, ...] | None = None) -> Value:
+    def use(self, v: Value, shape: tuple[int, ...] | None = None) -> Value:
         """What v is now; a constant in another `shape` if one is given."""
         return self._declare(self.graph.constants[v], shape) if v in self.graph.constants else self.new[v]
 

@@ -6,6 +6,7 @@ from graphc import ops
 from graphc.errors import InputError, UnsupportedError
 from graphc.ir import Builder, Dim, Graph, Node, dims
 from graphc.passes.dense import Conversion
+from graphc.passes.fold_constants import fold_constants
 
 Window = tuple[int, int]
 
@@ -20,8 +21,8 @@ def fully_convolutional(graph: Graph, gap: str = "window", window: Window | None
              y = flatten(x[N,c,h,w]); z = linear(y, w[K,c*h*w]) -> z = conv2d(x, w[K,c,h,w]); linear again -> 1x1 conv2d
              global pool of x[N,c,h,w] -> average_pool or max_pool with a window of (h, w) and stride 1; with gap="drop"
              -> x, so that the scores before averaging come out: a class activation map (Zhou et al. 2016)
-    checks: after flattening there are only linear, elementwise and the like; nothing holds or reads the whole image.
-            UnsupportedError names every node that does not fit
+    checks: after flattening there are only linear, elementwise and the like; nothing holds the size of the image or
+            reads the whole of it otherwise. UnsupportedError names every node that does not fit
 
     `window` is the size (h, w) that the classifier was made for, needed where the inputs leave it open and a pool is
     global; it defaults to graph.meta["window"] ("224x224"), which the result has. Nodes and parameters keep their
@@ -29,6 +30,7 @@ def fully_convolutional(graph: Graph, gap: str = "window", window: Window | None
     """
     if gap not in ("window", "drop"):
         raise InputError(f"gap: expected 'window' or 'drop', got {gap!r}")
+    graph = fold_constants(graph)  # a weight that is computed from parameters can be reshaped, too
     size = _find_window(graph, window)
     native = {str(d): n for v in graph.inputs for d, n in zip(v.type.shape[2:], size or (), strict=False)}
     builder = Builder(graph.name, meta=graph.meta if size is None else {**graph.meta, "window": f"{size[0]}x{size[1]}"})
@@ -45,8 +47,8 @@ def fully_convolutional(graph: Graph, gap: str = "window", window: Window | None
         cell = conversion.cells.get(v)
         if cell and cell[1:] != (1, 1):
             conversion.problems.append(f"output '{name}' is {cell} flattened, which no map of pixels can be")
-        if v in conversion.new:
-            outputs[name] = conversion.new[v]
+        if v in conversion.new or v in graph.constants:
+            outputs[name] = conversion.use(v)
     if conversion.problems:
         raise UnsupportedError(f"network '{graph.name}' cannot be made fully convolutional", conversion.problems)
     return builder.build(**outputs)
@@ -68,9 +70,7 @@ def _pads(node: Node) -> bool:
             return not window.stays_inside
         case ops.AveragePool(window=window) | ops.L2Pool(window=window):
             return not window.stays_inside
-        case ops.ConvTranspose2d(
-            stride=stride, dilation=dilation
-        ):  # a result lacks the taps of pixels that are outside
+        case ops.ConvTranspose2d(stride=stride, dilation=dilation):  # pixels outside would add to results at the border
             kernel = node.inputs[1].type.static_shape()[2:]
             return any(d * (k - 1) + 1 > s for k, s, d in zip(kernel, stride, dilation, strict=True))
     return isinstance(node.op, ops.UpsampleBilinear)

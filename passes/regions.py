@@ -82,6 +82,7 @@ def find_regions(graph: Graph, may_join: Callable[[Node], bool]) -> list[Region]
     """
     outputs = set(graph.outputs)
     home: dict[Node, Region] = {}
+    regions = []
     for node in reversed(graph.nodes):
         if not isinstance(node.op, Elementwise) or not may_join(node):
             continue
@@ -95,8 +96,9 @@ def find_regions(graph: Graph, may_join: Callable[[Node], bool]) -> list[Region]
             or not region.absorb(node)
         ):
             region = Region(graph, node)
+            regions.append(region)
         home[node] = region
-    return list({id(region): region for region in home.values()}.values())
+    return regions
 
 
 def merge_nodes(graph: Graph, merged: Iterable[tuple[list[Node], Node]]) -> Graph:

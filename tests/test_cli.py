@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 import graphc
 from graphc import ops
 from graphc.cli import main
+from graphc.cli.loading import find_model
 from graphc.cli.output import replace_file
 from graphc.errors import FileError
 from graphc.models import NETWORKS
@@ -75,10 +76,10 @@ TINY = """
     def free():
         net = Builder("free")
         x = net.input("image", f32("N", 1, "H", "W"))
-        return net.build(y=nn.conv2d(x, 2, 3, name="a_layer_with_a_name_of_far_more_than_eighty_characters_" + 40 * "x"))
+        return net.build(y=nn.conv2d(x, 2, 3, name="a_layer_with_a_name_of_more_than_eighty_characters" + 40 * "x"))
 
     def needy(size): ...
-    def broken(): raise KeyError("this\\nand that")
+    def broken(): raise ValueError("this\\nand that")
     def text(): return "tiny"
     def misshapen(): return nn.conv2d(Builder("b").input("x", f32(1, 2)), 3, 3, name="c")
     number = 3
@@ -101,16 +102,17 @@ def test_help_and_its_examples(name: str) -> None:
 
 
 def test_short_helps_are_whole() -> None:
-    assert not any(line.endswith("...") for line in succeed("--help"))
+    lines = succeed("--help")
+    assert not any(line.endswith("...") for line in lines[lines.index("Commands:") :])
 
 
 @pytest.mark.parametrize("module", ["graphc.cli", "graphc.cli.running"])
 def test_the_compiler_is_loaded_only_for_compiling(module: str) -> None:
     """Help, and running a library, need neither LLVM nor ONNX; help not even NumPy."""
     heavy = {"llvmlite", "onnx", "networkx"} | ({"numpy", "rich", "PIL"} if module == "graphc.cli" else set())
-    code = f"import sys, {module}; sys.exit(' '.join(sorted({heavy} & set(sys.modules))))"
+    code = f"import sys, {module}; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout, done.stderr) == ("\n", "")
 
 
 def test_module_is_runnable() -> None:
@@ -124,11 +126,11 @@ def test_module_is_runnable() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("lenet", "model 'lenet': did you mean lenet5? expected an .onnx file, module:function or one of xor, mlp, "),
+        ("lenet", "model 'lenet': did you mean lenet5 or alexnet? expected an .onnx file, module:function or one of "),
         ("nothing", "model 'nothing': expected an .onnx file, module:function or one of xor, mlp, lenet5, "),
         ("mine:absent", "model 'mine:absent': module 'mine' has no attribute 'absent'"),
         ("mine:needy", "model 'mine:needy': TypeError: needy() missing 1 required positional argument: 'size'"),
-        ("mine:broken", "model 'mine:broken': KeyError: 'this\\nand that'"),
+        ("mine:broken", "model 'mine:broken': ValueError: this and that"),
         ("mine:text", "model 'mine:text': expected a function that returns a graphc.Graph, got str"),
         ("mine:number", "model 'mine:number': expected a function that returns a graphc.Graph, got int"),
         ("mine:misshapen", "conv2d 'c': expected a float tensor [N,C,H,W] with constant C, got %x: f32[1,2]"),
@@ -157,7 +159,7 @@ def test_broken_onnx(folder: Path) -> None:
 
 def test_params(declare: Callable[[str], str], folder: Path) -> None:
     """Parameters from a file decide the result; names that do not fit are listed."""
-    graph = getattr(__import__(declare(TINY)), "tiny")()
+    graph = find_model(f"{declare(TINY)}:tiny")
     arrays = {name: np.zeros(p.value.type.static_shape(), np.float32) for name, p in graph.params.items()}
     arrays["fc.bias"] += [1, 2, 3]
     np.savez(folder / "state.npz", **arrays)
@@ -225,7 +227,7 @@ def test_summary(declare: Callable[[str], str]) -> None:
     lines = succeed("summary", "mine:free", "--shape", "2x1x10x12")
     assert lines[0].split() == ["free", "at", "N=2,", "H=10,", "W=12"]
     row = next(line for line in lines if "a_layer" in line).split()
-    assert row == [f"a_layer_with_a_name_of_far_more_than_eighty_characters_{40 * 'x'}", "(conv2d)", "2x2x8x10", "20",
+    assert row == ["a_layer_with_a_name_of_more_than_eighty_characters" + 40 * "x", "(conv2d)", "2x2x8x10", "20",
                    "2,880", "320", "3,200", "3x3"]  # fmt: skip
     told = json.loads("\n".join(succeed("summary", "mine:free", "--json")))
     assert told["sizes"] == {"N": 1, "H": 224, "W": 224}
@@ -299,9 +301,8 @@ def test_errors_are_told_without_traceback(
 def test_files_are_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), replace_file(path) as file:
-        file.write(b"half")
-        raise ZeroDivisionError
+    with pytest.raises(TypeError), replace_file(path) as file:
+        file.writelines([b"half", "the other half is no bytes"])  # type: ignore[list-item]
     assert path.read_text() == "old"
     with replace_file(path) as file:
         file.write(b"new")

@@ -105,9 +105,9 @@ def _write(graph: Graph, lowered: Lowered, folder: Path, kinds: Collection[str])
 
 def _describe(lowered: Lowered, in_file: bool) -> str:
     """The first line of code as text: what it is, and where its weights are."""
-    name, title = lowered.symbol, c_comment(lowered.plan.graph.name)
+    name, title, size = lowered.symbol, c_comment(lowered.plan.graph.name), lowered.plan.weight_bytes
     where = f"{name}_create reads them" if in_file else f"the external {WEIGHTS_LABEL} stands for them"
     return (
-        f"Network '{title}', compiled by graphc for {lowered.target.cpu}. Its {lowered.plan.weight_bytes} bytes of weights "
+        f"Network '{title}', compiled by graphc for {lowered.target.cpu}. Its {size} bytes of weights "
         f"are not in this text: {where}; {name}.weights holds them after its first 64 bytes."
     )

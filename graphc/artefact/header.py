@@ -136,16 +136,18 @@ def header_text(graph: Graph, name: str, weights_in_file: bool) -> str:
     images, first, tensors = has_image_sizes(graph), graph.outputs[0], _list_tensors(graph, name)
     parts = [_GENERAL, _IMAGES if images else "", _OUTPUT_SHAPE if images and first.type.rank <= 4 else "", _ANY_SIZES]
     symbols = ", ".join(graph.symbols)
+    if weights_in_file:
+        where, path = f"The weights are in {name}.weights.", f"the path of {name}.weights, which is mapped, not read"
+    else:
+        where, path = "Nothing else is needed.", "null, for the weights are embedded"
     fields = {
         "NAME": name,
         "UPPER": name.upper(),
         "@title@": c_comment(graph.name),
         "@tensors@": _tensor_lines(tensors),
         "@symbols@": f"Chosen anew in every run: {symbols}. // rounds down." if symbols else "All sizes are fixed.",
-        "@weights@": f"The weights are in {name}.weights." if weights_in_file else "Nothing else is needed.",
-        "@weights_file@": f"the path of {name}.weights, which is mapped"
-        if weights_in_file
-        else "null: all is embedded",
+        "@weights@": where,
+        "@weights_file@": path,
         "@example@": _example(graph, tensors, name, weights_in_file),
         "@version@": str(ABI_VERSION),
         "@errors@": "\n".join(f"    {name.upper()}_{e} = {i}, /* {text} */" for i, (e, text) in enumerate(ERRORS)),

@@ -9,9 +9,10 @@ SCHEDULE   (graphc/codegen/schedule.py decides)
              so the number of threads cannot change a bit.
            * A reduction is computed in the outermost loop in which its operands are known; where no loop runs across
              lanes, its own innermost variable does, and the lanes are folded in a fixed order at the end.
-           * Several values of an outer loop variable are computed side by side where their reductions share loads:
-             each is a chain of additions, and one alone would wait for its own latency. (A 3x3 convolution of 64 to
-             64 maps of 56x56, one thread of an AVX-512 machine: 30 GFLOP/s with one chain, 142 with eight.)
+           * Several values of an outer loop variable, and two vectors, are computed side by side where their reductions
+             share loads: each is a chain of additions, and one alone would wait for its own latency. (A 3x3 convolution
+             of 64 to 64 maps of 56x56, one thread of an AVX-512 machine whose peak is 245 GFLOP/s: 30 with one chain,
+             142 with 8, MEASURE with 8 x 2.)
            * A load whose index may be outside reads under a mask, never out of bounds.
 
 EMIT       graphc/codegen/values.py for expressions, loads and stores; here, the loops around them.
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from graphc.codegen.arithmetic import emit_primitive, identity_of
-from graphc.codegen.blocks import IR_TYPES, fold_lanes, i64, intrinsic, iota, mangle, repeat, splat, when
+from graphc.codegen.blocks import IR_TYPES, fold_lanes, i64, intrinsic, mangle, repeat, when
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, children, free_vars, walk
 from graphc.codegen.schedule import CHUNK, Schedule, choose_vector, expressions
 from graphc.codegen.values import ValueEmitter
@@ -40,6 +41,7 @@ class NestEmitter(ValueEmitter):
         pointers = {x.name: p for x, p in zip(buffers, args, strict=False)}
         super().__init__(b, lanes, pointers, dict(zip(sizes, args[len(buffers) :], strict=False)))
         self.nest, self.schedule = nest, schedule
+        self.copies = schedule.copies  # how many values are computed side by side at this point of the code
         self._begin, self._end = args[-2:]
 
     def emit(self) -> None:
@@ -76,7 +78,7 @@ class NestEmitter(ValueEmitter):
         """The loops that remain, and the store inside them. `chunk` is where the first of them starts, if it is cut."""
         self._hoist()
         if not loops:
-            for copy in range(self.schedule.copies):
+            for copy in range(self.copies):
                 self.copy = copy
                 where = self.value(self.nest.where) if self.nest.where else None
                 value = self.value(self.nest.value, self.nest.output.type.dtype)
@@ -93,7 +95,7 @@ class NestEmitter(ValueEmitter):
             if chunk is not None:
                 end = self.b.add(chunk, i64(CHUNK))
                 stop = self.b.select(self.b.icmp_signed("<", end, stop), end, stop)
-            self._across_lanes(v, start, stop, [], body)
+            self._across_lanes(v, start, stop, [], body, self.schedule.strips)
         else:
             self._one_by_one(v, [], body)
 
@@ -110,25 +112,43 @@ class NestEmitter(ValueEmitter):
         return repeat(self.b, i64(0), self.dim(v.extent), 1, carried, one)
 
     def _across_lanes(self, v: Var, start: ir.Value, stop: ir.Value, carried: Values, body: Callable[[Values], Values],
-                      ) -> Values:
-        """Run `v` from start to stop across lanes: full vectors, then the rest under a mask."""
-        b, outside = self.b, dict(self.known)
+                      strips: int = 1) -> Values:
+        """Run `v` from start to stop across lanes, `strips` vectors at a time, then the rest under a mask."""
+        b = self.b
+        width = self.lanes * strips
+        full = b.add(start, b.and_(b.sub(stop, start), i64(-width)))
+        carried = repeat(b, start, full, width, carried, lambda i, values: self._side_by_side(v, i, strips, values, body))
+        left = b.sub(stop, full)
 
-        def vector(i: ir.Value, values: Values, mask: ir.Value | None) -> Values:
-            self.known = outside | {v: i}
-            self.across, self.lane_mask = v, mask
-            results = body(values)
-            self.across, self.lane_mask, self.known = None, None, dict(outside)
-            return results
+        def rest(count: int) -> Values:
+            return self._side_by_side(v, full, count, carried, body, left)
 
-        full = b.add(start, b.and_(b.sub(stop, start), i64(-self.lanes)))
-        carried = repeat(b, start, full, self.lanes, carried, lambda i, values: vector(i, values, None))
+        if strips > 1:  # of the rest, one vector if that is enough
+            few = b.icmp_signed("<=", left, i64(self.lanes))
+            when(b, b.not_(few), lambda: rest(strips))
+            left_one = b.and_(few, b.icmp_signed(">", left, i64(0)))
+            return when(b, left_one, lambda: rest(1))
+        return when(b, b.icmp_signed(">", left, i64(0)), lambda: rest(1), carried)
 
-        def rest() -> Values:
-            left = splat(b, b.sub(stop, full), self.lanes)
-            return vector(full, carried, b.icmp_signed("<", iota(self.lanes), left))
+    def _side_by_side(self, v: Var, first: ir.Value, strips: int, values: Values, body: Callable[[Values], Values],
+                      left: ir.Value | None = None) -> Values:
+        """The body with `v` across the lanes of `strips` vectors from `first` on, of which `left` lanes count (None: all).
 
-        return when(b, b.icmp_signed("<", full, stop), rest, carried)
+        The vectors multiply the copies: what differed between copies is now known once for each of them in each vector.
+        """
+        b, outside, copies = self.b, self.known, self.copies
+
+        def each(make: Callable[[int], ir.Value]) -> tuple[ir.Value, ...]:
+            return tuple(value for strip in range(strips) for value in [make(strip)] * copies)
+
+        self.known = {e: x * strips if isinstance(x, tuple) else x for e, x in outside.items()}
+        self.known[v] = each(lambda strip: b.add(first, i64(strip * self.lanes)))
+        if left is not None:
+            self.lane_masks = each(lambda strip: self.lanes_between(i64(0), b.sub(left, i64(strip * self.lanes))))
+        self.across, self.copies = v, copies * strips
+        results = body(values)
+        self.known, self.lane_masks, self.across, self.copies = outside, None, None, copies
+        return results
 
     # -- reductions ---------------------------------------------------------------------------------------------------
 
@@ -153,7 +173,8 @@ class NestEmitter(ValueEmitter):
 
     def _reduce(self, e: Reduce) -> ir.Value | tuple[ir.Value, ...]:
         """The value of a reduction: one for each copy if they differ."""
-        copies = self.schedule.copies if self.schedule.copied in free_vars(e) else 1
+        differs = self.schedule.copied in free_vars(e) or self.schedule.vector in free_vars(e)
+        copies = self.copies if differs else 1
         loads = [x for x in walk(e.body) if isinstance(x, Load)]
         own_lanes = self.across is None and bool(loads) and choose_vector(e.vars[-1:], loads, self.lanes) is not None
         wide = own_lanes or (self.across is not None and self.across in free_vars(e))
@@ -195,7 +216,7 @@ class NestEmitter(ValueEmitter):
         else:
             result = self._combine(e.kind, so_far, operand(e.body))
         if self.across == e.vars[-1] and self.lane_mask is not None:
-            return self.b.select(self.lane_mask, result, so_far)
+            return self.b.select(self.as_lanes(self.lane_mask), result, so_far)
         return result
 
 

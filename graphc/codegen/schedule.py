@@ -4,12 +4,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.nest import Load, Nest, Reduce, Var, free_vars, stride_along, walk
+from graphc.codegen.target import Target
 from graphc.ir import DimLike, dims
 from graphc.ops.scalar import Expr
 
-# How many reductions run side by side: an FMA takes 4 cycles and two start in each, so 8 chains fill the pipes, and
-# with a shared operand they fit the 16 registers of AVX2.
-COPIES = (8, 6, 4, 3, 2)
+# How many values of an outer variable, and how many vectors, a reduction computes side by side, by the number of vector
+# registers. An FMA takes 4 cycles and two start in each, so 8 chains are the least that fills the pipes. With 2 vectors
+# beside 8 (or 4) values, each operand loaded serves 2 FMAs or more, and loads no longer set the pace: 16 (8) sums, 2
+# vectors and a broadcast fit 32 (16) registers.
+COPIES = {32: (8, 6, 4, 3, 2), 16: (4, 3, 2)}
+STRIPS = 2
 CHUNK = 4096  # elements of a nest's only loop that make one task: 16 KiB of float32, half of a first-level cache
 
 
@@ -17,14 +21,15 @@ CHUNK = 4096  # elements of a nest's only loop that make one task: 16 KiB of flo
 class Schedule:
     """The loops `outer` are flattened into tasks; inside them, `vector` runs across lanes (None: nothing does).
 
-    Of the outer loop `copied`, `copies` values are computed side by side. A nest whose first loop runs across lanes
-    is cut into tasks of CHUNK elements if its points may run in parallel.
+    Of the outer loop `copied`, `copies` values are computed side by side, and of `vector`, `strips` vectors. A nest
+    whose first loop runs across lanes is cut into tasks of CHUNK elements if its points may run in parallel.
     """
 
     outer: tuple[Var, ...]
     vector: Var | None
     copied: Var | None
     copies: int
+    strips: int
     chunked: bool
 
     @property
@@ -35,13 +40,14 @@ class Schedule:
         return dims.product([v.extent for v in self.outer]) // self.copies
 
 
-def make_schedule(nest: Nest, lanes: int) -> Schedule:
-    """Decide how `nest` runs on vectors of `lanes` elements."""
-    vector = _choose_loop(nest, lanes)
+def make_schedule(nest: Nest, target: Target) -> Schedule:
+    """Decide how `nest` runs on the vectors of `target`."""
+    vector = _choose_loop(nest, target.lanes)
     position = nest.loops.index(vector) if vector else len(nest.loops)
     outer = nest.loops[: min(position, nest.parallel)]
-    copied, copies = _choose_copies(nest, outer)
-    return Schedule(outer, vector, copied, copies, position == 0 and vector is not None and nest.parallel > 0)
+    copied, copies = _choose_copies(nest, outer, COPIES[target.registers])
+    strips = STRIPS if vector is not None and _shares_loads(nest, vector) else 1
+    return Schedule(outer, vector, copied, copies, strips, position == 0 and vector is not None and nest.parallel > 0)
 
 
 def choose_vector(
@@ -90,12 +96,17 @@ def _choose_loop(nest: Nest, lanes: int) -> Var | None:
     return chosen
 
 
-def _choose_copies(nest: Nest, outer: Sequence[Var]) -> tuple[Var | None, int]:
+def _choose_copies(nest: Nest, outer: Sequence[Var], counts: Sequence[int]) -> tuple[Var | None, int]:
     """The outer loop variable of which several values are computed at once, and how many: one whose extent divides
     evenly, and along which some reduction reuses what it loads."""
     for v in outer:
-        count = next((c for c in COPIES if isinstance(v.extent, int) and v.extent % c == 0), 1)
-        for reduce in (e for e in walk(nest.value) if isinstance(e, Reduce) and v in free_vars(e)):
-            if count > 1 and any(isinstance(x, Load) and v not in free_vars(x) for x in walk(reduce.body)):
-                return v, count
+        count = next((c for c in counts if isinstance(v.extent, int) and v.extent % c == 0), 1)
+        if count > 1 and _shares_loads(nest, v):
+            return v, count
     return None, 1
+
+
+def _shares_loads(nest: Nest, v: Var) -> bool:
+    """Whether some reduction that differs along `v` loads something that does not."""
+    reductions = [e for e in walk(nest.value) if isinstance(e, Reduce) and v in free_vars(e)]
+    return any(isinstance(x, Load) and v not in free_vars(x) for e in reductions for x in walk(e.body))

@@ -12,4 +12,4 @@ from graphc.ir import Op
 
 def select_kernels(op: Op, inputs: Sequence[Buffer], outputs: Sequence[Buffer], target: Target) -> list[Kernel]:
     """The kernels that compute `outputs = op(inputs)`, in order. Buffers beside those two are temporaries."""
-    return [LoopNestKernel(op.name, nest, target.lanes) for nest in lower(op, *inputs, *outputs)]
+    return [LoopNestKernel(op.name, nest, target) for nest in lower(op, *inputs, *outputs)]

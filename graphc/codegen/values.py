@@ -8,7 +8,7 @@ from graphc.codegen.arithmetic import constant, emit_primitive
 from graphc.codegen.blocks import (
     I1, I8, IR_TYPES, VOID, address, i64, intrinsic, iota, is_vector, mangle, splat, when,
 )  # fmt: skip
-from graphc.codegen.nest import Buffer, Load, Reduce, Size, Var, offset, stride_along
+from graphc.codegen.nest import Buffer, Load, Reduce, Size, Var, coefficient, offset, stride_along
 from graphc.ir import Dim, DimLike, DType
 from graphc.ops.scalar import CASTS, COMPARISONS, Call, Expr, Lit
 
@@ -18,7 +18,10 @@ class ValueEmitter:
 
     `known` maps variables and reductions to their values; a tuple holds one for each copy (schedule.py), of which
     `copy` is the one that code is emitted for. Where a variable runs `across`, it is known by its value in lane 0, and
-    `lane_mask` tells the lanes that count (None: all).
+    `lane_masks` tell for each copy which lanes count (None: all do).
+
+    A mask is an integer with a bit for each lane, because what decides it is mostly scalar arithmetic, which costs the
+    vector units nothing: they see it only where it becomes a vector of i1 (`as_lanes`).
     """
 
     def __init__(
@@ -28,7 +31,34 @@ class ValueEmitter:
         self.known: dict[Expr, ir.Value | tuple[ir.Value, ...]] = {}
         self.copy = 0
         self.across: Var | None = None
-        self.lane_mask: ir.Value | None = None
+        self.lane_masks: tuple[ir.Value, ...] | None = None
+
+    @property
+    def lane_mask(self) -> ir.Value | None:
+        """The mask of the lanes that count here; None if all do."""
+        return None if self.lane_masks is None else self.lane_masks[self.copy]
+
+    def lanes_between(self, low: ir.Value, high: ir.Value) -> ir.Value:
+        """The mask of the lanes low..high-1; the bounds (i64) may lie outside 0..lanes."""
+        b = self.b
+
+        def bits_below(bound: ir.Value) -> ir.Value:
+            bound = b.select(b.icmp_signed("<", bound, i64(0)), i64(0), bound)
+            bound = b.select(b.icmp_signed(">", bound, i64(self.lanes)), i64(self.lanes), bound)
+            return b.shl(i64(-1), bound)
+
+        return b.trunc(b.and_(bits_below(low), b.not_(bits_below(high))), ir.IntType(self.lanes))
+
+    def as_mask(self, condition: ir.Value) -> ir.Value:
+        """A condition (i1, a vector of i1, or a mask) as a mask."""
+        type = ir.IntType(self.lanes)
+        if condition.type == I1:
+            return self.b.sext(condition, type)
+        return self.b.bitcast(condition, type) if is_vector(condition) else condition
+
+    def as_lanes(self, mask: ir.Value) -> ir.Value:
+        """A mask as a vector of i1."""
+        return self.b.bitcast(mask, ir.VectorType(I1, self.lanes))
 
     def dim(self, d: DimLike) -> ir.Value:
         """A dim as an i64."""
@@ -105,31 +135,40 @@ class ValueEmitter:
         return intrinsic(b, name, type, [places, mask or self._all_lanes(), fill])
 
     def _inside(self, e: Load) -> ir.Value | None:
-        """Whether the index lies inside the buffer, for a load that may be outside; None if it always does."""
+        """Whether the index lies inside the buffer, for a load that may be outside; None if it always does.
+
+        An i1 where all lanes agree, else a mask.
+        """
         if e.fill is None:
             return None
         inside: ir.Value | None = None
         for i, extent in zip(e.index, e.buffer.shape, strict=True):
-            if isinstance(i, Var) and i.extent == extent:
-                continue
-            value, bound = self.value(i, DType.I64), self.dim(extent)
-            if is_vector(value):
-                bound = self.spread(bound)
-            inside = self._both(inside, self.b.icmp_unsigned("<", value, bound))  # a negative index is a huge number
+            if not (isinstance(i, Var) and i.extent == extent):
+                inside = self._both(inside, self._in_range(i, self.dim(extent)))
         return inside
 
+    def _in_range(self, i: Expr, extent: ir.Value) -> ir.Value:
+        """Whether 0 <= i < extent: an i1 where all lanes agree, else a mask."""
+        if self.across is not None and coefficient(i, self.across) == 1:
+            first = self._lane0(i)
+            return self.lanes_between(self.b.neg(first), self.b.sub(extent, first))
+        value = self.value(i, DType.I64)
+        if is_vector(value):
+            return self.as_mask(self.b.icmp_unsigned("<", value, self.spread(extent)))
+        return self.b.icmp_unsigned("<", value, extent)  # a negative index is a huge number
+
     def _both(self, x: ir.Value | None, y: ir.Value | None) -> ir.Value | None:
-        """Two conditions as one: a vector if either is; None stands for true."""
+        """Two conditions as one: an i1 if both are, else a mask; None stands for true."""
         if x is None or y is None:
             return y if x is None else x
-        if is_vector(x) or is_vector(y):
-            x, y = self.spread(x), self.spread(y)
+        if x.type != I1 or y.type != I1:
+            x, y = self.as_mask(x), self.as_mask(y)
         return self.b.and_(x, y)
 
     def _lanes_that(self, condition: ir.Value | None) -> ir.Value | None:
-        """The lanes that count and for which the condition holds; None if these are all."""
+        """The lanes (a vector of i1) that count and for which the condition holds; None if these are all."""
         mask = self._both(condition, self.lane_mask)
-        return None if mask is None else self.spread(mask)
+        return None if mask is None else self.as_lanes(self.as_mask(mask))
 
     # -- stores -------------------------------------------------------------------------------------------------------
 
@@ -168,11 +207,16 @@ class ValueEmitter:
 
     # -- addresses ----------------------------------------------------------------------------------------------------
 
-    def _lane0_address(self, buffer: Buffer, index: Sequence[Expr]) -> ir.Value:
-        across, self.across = self.across, None  # so that the variable stands for its value in lane 0
-        place = address(self.b, self._pointers[buffer.name], self.value(_position(buffer, index)), _stored_type(buffer))
+    def _lane0(self, e: Expr) -> ir.Value:
+        """An expression as it is in lane 0."""
+        across, self.across = self.across, None  # so that the variable stands for its value there
+        value = self.value(e, DType.I64)
         self.across = across
-        return place
+        return value
+
+    def _lane0_address(self, buffer: Buffer, index: Sequence[Expr]) -> ir.Value:
+        start = self._lane0(_position(buffer, index))
+        return address(self.b, self._pointers[buffer.name], start, _stored_type(buffer))
 
     def _lane_addresses(self, buffer: Buffer, index: Sequence[Expr]) -> ir.Value:
         offsets = self.spread(self.value(_position(buffer, index)))

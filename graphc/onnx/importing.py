@@ -16,7 +16,8 @@ from graphc.ir import Builder, Graph, Value
 from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler
 from graphc.onnx.names import Names, clean, one_line, rename_all
 from graphc.onnx.ordering import describe, sort_nodes
-from graphc.onnx.reader import Constant, Mask, NodeReader, Scope
+from graphc.onnx.reader import NodeReader
+from graphc.onnx.scope import Constant, Mask, Scope
 from graphc.onnx.signature import read_input_types
 from graphc.onnx.tensors import CONSTANT, read_tensor
 

@@ -1,85 +1,13 @@
-"""What the import of one ONNX node works with: its attributes, its operands, and the graph under construction."""
+"""What the import of one ONNX node works with: its attributes, its operands, and how it adds nodes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto
 
 from graphc.errors import GraphError, ShapeError, UnsupportedError
-from graphc.ir import Array, Builder, DimLike, Op, TensorType, Value
-from graphc.onnx.names import Names
-from graphc.ops.elementwise import Fused
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A tensor known while the model is read. A symbolic shape is one of dtype object, of integers and Dims."""
-
-    name: str
-    array: Array
-    trainable: bool = False
-
-
-@dataclass(frozen=True)
-class Mask:
-    """x > threshold, not computed yet: of a Greater, which a Cast makes a hard threshold of. It has Greater's names."""
-
-    node_name: str
-    name: str
-    x: Value
-    threshold: float
-
-
-Operand = Value | Constant | Mask
-
-
-@dataclass
-class Scope:
-    """The graph under construction and what its ONNX names stand for. `operands[name]` is None behind a problem."""
-
-    builder: Builder
-    names: dict[str, str]  # ONNX value name -> graphc value name
-    new_names: Names
-    used: set[str]  # the ONNX values that a node reads or the model returns
-    opset: int
-    folder: Path | None
-    operands: dict[str, Operand | None] = field(default_factory=dict)
-    by_shape: dict[tuple[DimLike, ...], Value] = field(default_factory=dict)  # the first value of each shape
-    _made: dict[str, Value] = field(default_factory=dict)  # of constants and masks, once a node reads them
-
-    def define(self, name: str, operand: Operand | None) -> None:
-        """From now on the ONNX value `name` is this operand."""
-        self.operands[name] = operand
-        if isinstance(operand, Value):
-            self.by_shape.setdefault(operand.type.shape, operand)
-
-    def parameter(self, constant: Constant) -> Value:
-        """The parameter that holds the constant, the same each time."""
-        if constant.array.dtype == object:
-            raise UnsupportedError(f"'{constant.name}' is a shape that depends on the inputs, expected a tensor")
-        if constant.name not in self._made:
-            value = self.builder.param(constant.name, constant.array, trainable=constant.trainable)
-            self._made[constant.name] = value
-        return self._made[constant.name]
-
-    def comparison(self, mask: Mask) -> Value:
-        """The mask as a value of booleans, the same each time."""
-        if mask.name not in self._made:
-            op = Fused(f"gt(x0, {mask.threshold!r})")
-            (self._made[mask.name],) = self.builder.add(op, (mask.x,), mask.node_name, [mask.name])
-        return self._made[mask.name]
-
-    def derive(self, constant: Constant, suffix: str, change: Callable[[Array], Array]) -> Constant:
-        """The constant after `change`, which `suffix` tells from other changes; shared by the nodes that want it."""
-        key = f"{constant.name}.{suffix}"
-        found = self.operands.get(f"\0{key}")  # no ONNX value is called so
-        if not isinstance(found, Constant):
-            changed = np.ascontiguousarray(change(constant.array))
-            found = Constant(self.new_names.fresh(key), changed, constant.trainable)
-            self.operands[f"\0{key}"] = found
-        return found
+from graphc.ir import Array, DimLike, Op, TensorType, Value
+from graphc.onnx.scope import Constant, Mask, Operand, Scope
 
 
 _KINDS = {
@@ -128,15 +56,16 @@ class NodeReader:
     def integers(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
         """A list of integers."""
         found = self._attribute(name, AttributeProto.INTS)
-        return tuple(default if found is None else found.ints)
+        return tuple(default) if found is None else tuple(found.ints)
 
     def real(self, name: str, default: float) -> float:
         """A finite float attribute: the shortest decimal for its 32 bits."""
         found = self._attribute(name, AttributeProto.FLOAT)
-        value = default if found is None else shortest(np.float32(found.f))
-        if not np.isfinite(value):
-            raise GraphError(f"attribute '{name}': expected a finite number, got {value}")
-        return value
+        if found is None:
+            return default
+        if not np.isfinite(found.f):
+            raise GraphError(f"attribute '{name}': expected a finite number, got {found.f}")
+        return shortest(np.float32(found.f))
 
     def reals(self, name: str) -> tuple[float, ...]:
         """A list of floats."""
@@ -155,9 +84,9 @@ class NodeReader:
             raise GraphError(f"expected an attribute '{name}'")
         return found.t
 
-    def expect(self, name: str, value: int, default: int | None = None) -> None:
-        """UnsupportedError unless the integer attribute has this value (by default it has `default`, or `value`)."""
-        got = self.integer(name, value if default is None else default)
+    def expect(self, name: str, value: int) -> None:
+        """UnsupportedError unless the integer attribute has this value, which is also its default."""
+        got = self.integer(name, value)
         if got != value:
             raise UnsupportedError(f"{name}={got}; only {name}={value} is supported")
 

@@ -1,4 +1,4 @@
-/* Two networks in one program, each in both roles that its header allows: included twice, in C and in C++. */
+/* Two networks in one program, one header included twice. It is compiled as C and as C++. */
 #include "first.h"
 #include "first.h"
 #include "second.h"

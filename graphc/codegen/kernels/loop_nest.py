@@ -6,6 +6,7 @@ from graphc.codegen.arithmetic import has_code
 from graphc.codegen.emit import NestEmitter, buffers_of, sizes_of
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, walk
 from graphc.codegen.schedule import make_schedule
+from graphc.codegen.target import Target
 from graphc.errors import UnsupportedError
 from graphc.ir import Dim, DimLike, dims
 from graphc.ops.scalar import Call, Expr
@@ -16,12 +17,12 @@ class LoopNestKernel:
 
     reason = "the generic kernel: none is made for this op and shape"
 
-    def __init__(self, op: str, nest: Nest, lanes: int) -> None:
+    def __init__(self, op: str, nest: Nest, target: Target) -> None:
         for e in walk(nest.value):
             if isinstance(e, Call) and not has_code(e.fn, e.args[-1].dtype):
                 raise UnsupportedError(f"no code generation for {e.fn} on {e.args[-1].dtype.value}")
         self.name = f"nest_{op}"
-        self._nest, self._lanes, self._schedule = nest, lanes, make_schedule(nest, lanes)
+        self._nest, self._lanes, self._schedule = nest, target.lanes, make_schedule(nest, target)
         self.buffers, self.sizes, self.tasks = buffers_of(nest), sizes_of(nest), self._schedule.tasks
 
     @property

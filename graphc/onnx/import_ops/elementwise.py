@@ -6,7 +6,8 @@ import numpy as np
 
 from graphc.errors import UnsupportedError
 from graphc.ir import DType, Op, Value
-from graphc.onnx.reader import Mask, NodeReader
+from graphc.onnx.reader import NodeReader
+from graphc.onnx.scope import Mask
 from graphc.onnx.tensors import read_dtype
 from graphc.ops import elementwise
 

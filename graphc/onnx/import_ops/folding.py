@@ -12,7 +12,8 @@ import numpy as np
 from graphc.errors import UnsupportedError
 from graphc.ir import Array, dims
 from graphc.onnx.import_ops.shapes import positive_axis
-from graphc.onnx.reader import Constant, NodeReader
+from graphc.onnx.reader import NodeReader
+from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_dtype
 
 
