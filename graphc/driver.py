@@ -2,19 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import llvmlite.binding as llvm
-import numpy as np
 
 from graphc.codegen.layout import Layout
 from graphc.codegen.module import NetworkModule
 from graphc.codegen.plan import Plan, make_plan
 from graphc.codegen.target import Target, check_runs_here, make_target
 from graphc.errors import InputError
+from graphc.geometry import describe_geometry
 from graphc.ir import Graph, Value
 from graphc.passes import optimize
 from graphc.runtime.jit import JitCode, make_network
@@ -71,8 +71,7 @@ def lower(
     module.verify()
     machine = target.machine()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    # the kernels are vector code already, and an unrolled one loads more ahead than there are registers: it spills
-    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
+    tuning.loop_vectorization = tuning.slp_vectorization = False  # the kernels are vector code already
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     lowered = Lowered(symbol, plan, target, module, machine)
@@ -103,32 +102,23 @@ def describe_plan(plan: Plan) -> str:
 
 def describe(graph: Graph) -> str:
     """What a compiled network says of itself, as JSON."""
-    return json.dumps({
-        "name": graph.name,
-        "inputs": [(v.name, str(v.type)) for v in graph.inputs],
-        "outputs": [(name, str(v.type)) for name, v in zip(graph.output_names, graph.outputs, strict=True)],
-        "symbols": graph.symbols,
-        "meta": dict(graph.meta),
-    })
+    return json.dumps(
+        {
+            "name": graph.name,
+            "inputs": [(v.name, str(v.type)) for v in graph.inputs],
+            "outputs": [(name, str(v.type)) for name, v in zip(graph.output_names, graph.outputs, strict=True)],
+            "symbols": graph.symbols,
+            "meta": dict(describe_geometry(graph).meta),
+        }
+    )
 
 
 def weights_header(plan: Plan) -> bytes:
     """The first 64 bytes of a weights file: a mark, and the hash of the weights that follow."""
     digest = hashlib.sha256()
-    for chunk in weight_chunks(plan):
+    for chunk in plan.weight_chunks():
         digest.update(chunk)
     return b"graphc weights 1\n".ljust(32, b"\0") + digest.digest()
-
-
-def weight_chunks(plan: Plan) -> Iterator[bytes | memoryview]:
-    """The bytes of `plan.weight_block()` tensor by tensor, so that they are not in memory a second time."""
-    end = 0
-    for start, value in plan.weights:
-        data = plan.graph.constants[value].array
-        yield bytes(start - end)
-        yield data.reshape(-1).view(np.uint8).data
-        end = start + data.nbytes
-    yield bytes(plan.weight_bytes - end)
 
 
 def _runtime_text(name: str) -> str:

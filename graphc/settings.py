@@ -24,13 +24,14 @@ class Setting:
         """What the environment holds, or an empty string."""
         return os.environ.get(self.name, "").strip()
 
-    def integer(self, least: int) -> int | None:
-        """The value as an integer of at least `least`; None if not set, InputError if it is something else."""
+    def integer(self, least: int, most: int | None = None) -> int | None:
+        """The value as an integer from `least` to `most`; None if not set, InputError if it is something else."""
         if not self.text:
             return None
-        if not (self.text.isascii() and self.text.isdigit() and int(self.text) >= least):
+        number = int(self.text) if self.text.isascii() and self.text.isdigit() else -1
+        if number < least or (most is not None and number > most):
             raise InputError(f"{self.name}: expected {self.expects}, got {self.text!r}")
-        return int(self.text)
+        return number
 
 
 DUMP = Setting(
@@ -38,8 +39,9 @@ DUMP = Setting(
 )
 STOP_AFTER = Setting("GRAPHC_STOP_AFTER", "an integer of at least 0", "runs only the first n passes of the pipeline")
 NUM_THREADS = Setting(
-    "GRAPHC_NUM_THREADS", "an integer of at least 1", "threads of a run; by default every CPU that the process may use"
+    "GRAPHC_NUM_THREADS", "an integer from 1 to 1024", "threads of a run; by default every CPU the process may use"
 )
+MOST_THREADS = 1024  # what a pool takes: more is a mistake, or a machine whose other threads would only wait
 CC = Setting("CC", "a C compiler's command", "links artefacts; by default the first of cc, gcc and clang")
 SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC)
 
@@ -63,7 +65,7 @@ def stop_after() -> int | None:
 
 def num_threads() -> int:
     """How many threads a run uses: GRAPHC_NUM_THREADS, or the CPUs that this process may use."""
-    return NUM_THREADS.integer(1) or len(os.sched_getaffinity(0))
+    return NUM_THREADS.integer(1, MOST_THREADS) or min(len(os.sched_getaffinity(0)), MOST_THREADS)
 
 
 def c_compiler() -> list[str]:

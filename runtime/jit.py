@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
+from numpy.typing import NDArray
 
 from graphc.runtime.network import SIGNATURES, Network
 
@@ -23,13 +25,17 @@ class JitCode:
         return ctypes.CFUNCTYPE(result, *args)(pointer)
 
 
-def make_network(code: JitCode, symbol: str, weights: bytearray, threads: int,
-                 recipe: tuple[Callable[..., Network], tuple[Any, ...]]) -> Network:
+def make_network(
+    code: JitCode,
+    symbol: str,
+    weights: NDArray[np.uint8],
+    threads: int,
+    recipe: tuple[Callable[..., Network], tuple[Any, ...]],
+) -> Network:
     """The callable over the functions `symbol_*` of `code`, reading its weights where they lie."""
     functions = {name: code.function(f"{symbol}_{name}", *signature) for name, signature in SIGNATURES.items()}
-    block = (ctypes.c_char * len(weights)).from_buffer(weights) if weights else None
 
     def create(out: Any) -> int:
-        return int(functions["create_from_memory"](out, threads, block, len(weights)))
+        return int(functions["create_from_memory"](out, threads, weights.ctypes.data, weights.size))
 
-    return Network(functions, create, (code, block), recipe)
+    return Network(functions, create, (code, weights), recipe)

@@ -13,7 +13,7 @@ from graphc.errors import GraphcError, InputError
 from graphc.ir.op import Array
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, parse_type
-from graphc.settings import num_threads
+from graphc.settings import MOST_THREADS, num_threads
 
 ABI_VERSION = 1
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
@@ -36,8 +36,8 @@ def check_threads(threads: int | None) -> int:
     """The thread count for the native code, with the setting or all CPUs in place of None."""
     if threads is None:
         return num_threads()
-    if not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise InputError(f"threads: expected 1 to 1024, got {threads}")
+    if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
     return threads
 
 
@@ -49,8 +49,13 @@ class Network:
     workspace of its own. After a fork the child goes on with threads of its own.
     """
 
-    def __init__(self, functions: Mapping[str, Callable[..., Any]], create: Callable[[Any], int], owner: object,
-                 recipe: tuple[Callable[..., "Network"], tuple[Any, ...]]) -> None:
+    def __init__(
+        self,
+        functions: Mapping[str, Callable[..., Any]],
+        create: Callable[[Any], int],
+        owner: object,
+        recipe: tuple[Callable[..., "Network"], tuple[Any, ...]],
+    ) -> None:
         self._functions, self._create, self._recipe = functions, create, recipe
         version = functions["abi_version"]()
         if version != ABI_VERSION:
@@ -78,8 +83,10 @@ class Network:
         arrays = self._arrange(args, named)
         sizes = bind_sizes(self.inputs, [a.shape for a in arrays])
         packed = (ctypes.c_int64 * len(self._symbols))(*(sizes[s] for s in self._symbols))
-        results = [np.empty(shape, type.dtype.numpy)
-                   for shape, (_, type) in zip(self._output_shapes(packed, sizes), self.outputs, strict=True)]
+        results = [
+            np.empty(shape, type.dtype.numpy)
+            for shape, (_, type) in zip(self._output_shapes(packed, sizes), self.outputs, strict=True)
+        ]
         sources = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
         targets = (ctypes.c_void_p * len(results))(*(a.ctypes.data for a in results))
         try:
@@ -146,8 +153,11 @@ def _destroy_all(handles: deque[ctypes.c_void_p], destroy: Callable[..., Any], _
 def _as_array(name: str, type: TensorType, given: Any) -> Array:
     """The input as a C-contiguous array of the right dtype; InputError if it has another."""
     try:
-        array = np.from_dlpack(given) if not hasattr(given, "__array__") and hasattr(given, "__dlpack__") else (
-            np.asarray(given))
+        array = (
+            np.from_dlpack(given)
+            if not hasattr(given, "__array__") and hasattr(given, "__dlpack__")
+            else (np.asarray(given))
+        )
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise InputError(f"input '{name}': expected an array, got {given.__class__.__name__} ({error})") from None
     if array.dtype != type.dtype.numpy:

@@ -39,8 +39,13 @@ def run_nests(nests: list[Nest], arrays: dict[str, Array], sizes: Mapping[str, i
             _Grid(nest, arrays, sizes).store()
 
 
-def run_lowering(op: Op, lowering: Callable[..., Iterable[Nest]], *inputs: Array, types: Sequence[TensorType] = (),
-                 sizes: Mapping[str, int] | None = None) -> list[Array]:
+def run_lowering(
+    op: Op,
+    lowering: Callable[..., Iterable[Nest]],
+    *inputs: Array,
+    types: Sequence[TensorType] = (),
+    sizes: Mapping[str, int] | None = None,
+) -> list[Array]:
     """The outputs of `op` by its loop nests, as `lowering(op, *inputs, *outputs)` yields them.
 
     The nests are made for `types`, whose symbols `sizes` gives, or for the constant shapes of the arrays.

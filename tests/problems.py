@@ -6,7 +6,7 @@ have one to three images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
@@ -43,14 +43,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Problem:
-    """One op with its operands. `tolerance` is a share of the largest element; `exported` False if ONNX lacks the op."""
+    """One op with its operands. `tolerance` is a share of the largest element."""
 
     op: Op
     inputs: tuple[Input, ...]
     tolerance: float = SINGLE_ROUNDING
     least_size: int = 1
-    exported: bool = True
-    meta: dict[str, str] = field(default_factory=dict)
 
     def build(self, seed: int = 0) -> Graph:
         """The graph of this one op."""
@@ -104,8 +102,11 @@ def with_epilogue(op_inputs: list[Input], op: Callable[[], Op], epilogue: str | 
 @st.composite
 def conv2d(draw: st.DrawFn) -> Problem:
     groups, c, k = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 4)), draw(st.integers(1, 9))
-    kernel, bias, epilogue = draw(st.tuples(st.integers(1, 5), st.integers(1, 5))), draw(st.booleans()), draw(
-        st.sampled_from(EPILOGUES))
+    kernel, bias, epilogue = (
+        draw(st.tuples(st.integers(1, 5), st.integers(1, 5))),
+        draw(st.booleans()),
+        draw(st.sampled_from(EPILOGUES)),
+    )
     fields = {"stride": draw(pairs), "padding": draw(padding4), "dilation": draw(pairs), "groups": groups, "bias": bias}
     operands = [image(c * groups), weight(k * groups, c, *kernel), *([weight(k * groups)] if bias else [])]
     operands = list(with_epilogue(operands, lambda: ops.Conv2d(**fields), epilogue))
@@ -190,8 +191,9 @@ def max_unpool(draw: st.DrawFn) -> Problem:
 
 
 @st.composite
-def shapes4(draw: st.DrawFn, make: Callable[[st.DrawFn, int], Op], tolerance: float = SINGLE_ROUNDING,
-            least_size: int = 1) -> Problem:
+def shapes4(
+    draw: st.DrawFn, make: Callable[[st.DrawFn, int], Op], tolerance: float = SINGLE_ROUNDING, least_size: int = 1
+) -> Problem:
     c = draw(st.integers(1, 5))
     return Problem(make(draw, c), (image(c),), tolerance, least_size)
 
@@ -219,7 +221,10 @@ def _upsample(make: Callable[..., Op]) -> Callable[[st.DrawFn, int], Op]:
         if make is ops.UpsampleBilinear:
             fields["align_corners"] = draw(st.booleans())
         if make is not ops.BedOfNails and draw(st.booleans()):
-            fields["size"] = (draw(st.sampled_from([H * 2, H + 3, H * 3 + 1])), draw(st.sampled_from([W * 2, W, W + 5])))
+            fields["size"] = (
+                draw(st.sampled_from([H * 2, H + 3, H * 3 + 1])),
+                draw(st.sampled_from([W * 2, W, W + 5])),
+            )
         return make(**fields)
 
     return draw_op
@@ -292,7 +297,8 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "upsample_bilinear": shapes4(_upsample(ops.UpsampleBilinear), tolerance=SUMS),
     "bed_of_nails": shapes4(_upsample(ops.BedOfNails)),
     "flatten": shapes4(lambda draw, c: ops.Flatten(draw(st.integers(0, 3)))),
-    "reshape": shapes4(lambda draw, c: ops.Reshape(draw(st.sampled_from([(N, -1), (N, c, H * W), (-1,), (N * c, 1, W, H)])))),
+    "reshape": shapes4(lambda draw, c: ops.Reshape(
+        draw(st.sampled_from([(N, -1), (N, c, H * W), (-1,), (N * c, 1, W, H)])))),
     "transpose": shapes4(lambda draw, c: ops.Transpose(tuple(draw(st.permutations(range(4)))))),
     "concat": concat(),
     "split": shapes4(lambda draw, c: ops.Split(1, (1,) * c) if draw(st.booleans()) else ops.Split(1, (c,))),
@@ -302,7 +308,8 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "mean": reduce(ops.Mean),
     "reduce_max": reduce(ops.ReduceMax),
     "reduce_min": reduce(ops.ReduceMin),
-    "mean_squared_error": st.builds(lambda c: Problem(ops.MeanSquaredError(), (image(c), image(c)), SUMS), st.integers(1, 3)),
+    "mean_squared_error": st.builds(lambda c: Problem(
+        ops.MeanSquaredError(), (image(c), image(c)), SUMS), st.integers(1, 3)),
     "binary_cross_entropy_with_logits": st.builds(lambda c: Problem(
         ops.BinaryCrossEntropyWithLogits(), (image(c), image(c, binary)), SUMS), st.integers(1, 3)),
     "softmax_cross_entropy": cross_entropy(),

@@ -19,7 +19,7 @@ import graphc
 from graphc import artefact
 from graphc.artefact import KINDS, link, objects
 from graphc.artefact.names import artefact_name, c_comment, c_identifier, c_parameters, c_string
-from graphc.driver import lower, weight_chunks, weights_header
+from graphc.driver import lower, weights_header
 from graphc.errors import FileError, GraphcError, InputError, UnsupportedError
 from graphc.ir import Graph
 
@@ -242,8 +242,8 @@ def test_text_is_the_code(tmp_path: Path) -> None:
 def test_weights_file(tmp_path: Path) -> None:
     plan = lower(make_small(), "small", "native").plan
     data = graphc.build(make_small(), tmp_path, ["obj"], weights="file")["weights"].read_bytes()
-    assert data == weights_header(plan) + plan.weight_block()
-    assert b"".join(weight_chunks(plan)) == plan.weight_block()
+    assert data == weights_header(plan) + plan.weight_block().tobytes()
+    assert b"".join(plan.weight_chunks()) == plan.weight_block().tobytes()
     assert data[:17] == b"graphc weights 1\n" and len(data) == 64 + plan.weight_bytes
 
 

@@ -56,7 +56,8 @@ def test_inputs_by_position_and_name_and_several_outputs() -> None:
         for found, expected in zip(results, (a + b, a * b, a), strict=True):
             np.testing.assert_array_equal(found, expected)
     assert repr(net) == (
-        "<network pair: (a: f32[N,4], b: f32[N,4]) -> (sum: f32[N,4], product: f32[N,4], again: f32[N,4])>")
+        "<network pair: (a: f32[N,4], b: f32[N,4]) -> (sum: f32[N,4], product: f32[N,4], again: f32[N,4])>"
+    )
 
 
 class HasArray:
@@ -138,7 +139,7 @@ def test_thread_counts_are_checked(threads: int) -> None:
 
 
 def test_an_unknown_cpu_is_refused() -> None:
-    with pytest.raises(GraphcError, match="cpu: expected one of native, .*got 'z80'"):
+    with pytest.raises(GraphcError, match=r"cpu: expected one of native, .*got 'z80'"):
         compile(two_layer(), cpu="z80")
     with pytest.raises(InputError, match="compile: expected a graph, got str"):
         compile("vgg16")  # type: ignore[arg-type]

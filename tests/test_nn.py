@@ -192,14 +192,22 @@ MISTAKES: list[tuple[Callable[[Value], object], str]] = [
     (lambda x: nn.conv2d(x, 6, 3, groups=3, name="c"), "conv2d 'c': 4 channels do not divide into 3 groups"),
     (lambda x: nn.conv2d(x, 6, 3, groups=0, name="c"), "conv2d 'c': 4 channels do not divide into 0 groups"),
     (lambda x: nn.conv2d(x, 5, 3, groups=2, name="c"), "conv2d 'c': 5 output channels do not divide into 2 groups"),
-    (lambda x: nn.conv2d(x, 6, (3,), padding="same", name="c"),  # type: ignore[arg-type]
-     r"conv2d 'c': weight must be .*\[K,C,R,S\], got f32\[6,4,3\]"),
-    (lambda x: nn.conv2d(x, 6, 3, (1, 2, 3), name="c"),  # type: ignore[arg-type]
-     r"conv2d 'c': stride must be 2 integers of at least 1, got \(1, 2, 3\)"),
-    (lambda x: nn.conv2d(x, 6, 3, padding=(1, 2, 3), name="c"),  # type: ignore[arg-type]
-     r"conv2d 'c': padding must be 4 integers of at least 0, got \(1, 2, 3\)"),
-    (lambda x: nn.conv2d(x, 6, 3, padding="valid", name="c"),  # type: ignore[arg-type]
-     "conv2d 'c': padding must be 4 integers of at least 0, got valid"),
+    (
+        lambda x: nn.conv2d(x, 6, (3,), padding="same", name="c"),  # type: ignore[arg-type]
+        r"conv2d 'c': weight must be .*\[K,C,R,S\], got f32\[6,4,3\]",
+    ),
+    (
+        lambda x: nn.conv2d(x, 6, 3, (1, 2, 3), name="c"),  # type: ignore[arg-type]
+        r"conv2d 'c': stride must be 2 integers of at least 1, got \(1, 2, 3\)",
+    ),
+    (
+        lambda x: nn.conv2d(x, 6, 3, padding=(1, 2, 3), name="c"),  # type: ignore[arg-type]
+        r"conv2d 'c': padding must be 4 integers of at least 0, got \(1, 2, 3\)",
+    ),
+    (
+        lambda x: nn.conv2d(x, 6, 3, padding="valid", name="c"),  # type: ignore[arg-type]
+        "conv2d 'c': padding must be 4 integers of at least 0, got valid",
+    ),
     (lambda x: nn.conv2d(nn.flatten(x), 6, 3, name="c"), r"conv2d 'c': expected a float tensor \[N,C,H,W\] with"),
     (lambda x: nn.conv2d(x, 6, 3, name="c", weight=x), r"conv2d 'c': expected a shared weight f32\[6,4,3,3\], got %x"),
     (lambda x: nn.conv_transpose2d(x, 5, 3, groups=2, name="t"), "conv_transpose2d 't': 5 channels do not divide"),
@@ -208,8 +216,10 @@ MISTAKES: list[tuple[Callable[[Value], object], str]] = [
     (lambda x: nn.linear(nn.sum(x, keepdims=False), 5, name="fc"), r"linear 'fc': expected .*got %sum_1: f32\[\]"),
     (lambda x: nn.batch_norm(nn.transpose(x, (0, 2, 1, 3)), name="bn"), r"batch_norm 'bn': .* with constant C, got"),
     (lambda x: nn.max_pool(x, 0, name="p"), r"max_pool 'p': kernel must be 2 integers of at least 1, got \(0, 0\)"),
-    (lambda x: nn.average_pool(x, 2, (1, 2, 3)),  # type: ignore[arg-type]
-     r"average_pool 'average_pool_1': stride must be 2 integers"),
+    (
+        lambda x: nn.average_pool(x, 2, (1, 2, 3)),  # type: ignore[arg-type]
+        r"average_pool 'average_pool_1': stride must be 2 integers",
+    ),
     (lambda x: nn.concat([], name="joined"), "concat 'joined': expected at least one input, got none"),
     (lambda x: nn.concat([]), "concat: expected at least one input, got none"),
     (lambda x: nn.split(x, (1, 2), name="s"), "split 's': sizes must be positive and add up"),

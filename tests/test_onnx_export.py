@@ -1,4 +1,4 @@
-"""Writing ONNX: every op against ONNX Runtime and back again, names and symbols kept, files written whole or not at all."""
+"""Writing ONNX: every op against ONNX Runtime and back again; names, symbols and files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import defs, helper
+from onnx_models import run_onnxruntime
+from problems import PROBLEMS
 
 from graphc import nn
 from graphc.errors import FileError, GraphcError, UnsupportedError
@@ -19,19 +20,9 @@ from graphc.onnx import export_onnx, from_model, load, to_model
 from graphc.onnx.export_ops import EXPORTERS
 from graphc.ops import OP_CLASSES, ConvTranspose2d, Fused, Pad, Reshape, UpsampleNearest
 from graphc.reference import random_inputs, run_reference
-from problems import PROBLEMS
 
 EXAMPLES = max(1, settings.default.max_examples // 5)  # of each of some sixty ops, about 10 ms each
 OPSETS = (13, 17, 18, 19, 21)
-
-
-def run_onnxruntime(model: onnx.ModelProto, graph: Graph, inputs: list[Array]) -> list[Array]:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, {v.name: a for v, a in zip(graph.inputs, inputs, strict=True)}))
 
 
 def check_export(graph: Graph, inputs: list[Array], opset: int = 18, tolerance: float = 1e-5) -> Graph:
@@ -39,8 +30,8 @@ def check_export(graph: Graph, inputs: list[Array], opset: int = 18, tolerance: 
     model = to_model(graph, opset)
     again = from_model(model)
     assert str(from_model(to_model(again, opset))) == str(again)
-    expected = run_reference(graph, inputs)
-    for found in (run_onnxruntime(model, graph, inputs), run_reference(again, inputs)):
+    expected, names = run_reference(graph, inputs), [v.name for v in graph.inputs]
+    for found in (run_onnxruntime(model, dict(zip(names, inputs, strict=True))), run_reference(again, inputs)):
         for a, b in zip(found, expected, strict=True):
             assert a.shape == b.shape
             np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(float(np.abs(b).max()), 1e-6))
@@ -122,10 +113,11 @@ def two_names(x: Value) -> dict[str, Value]:
         lambda x: {"out": nn.relu(x, name="y")},
         two_names,
         lambda x: {"out": x, "y": nn.relu(x)},
+        lambda x: {"x": x, "y": nn.relu(x)},
         lambda x: {"a": nn.neg(nn.relu(x, name="a"), name="b"), "b": nn.abs(x, name="c")},
         lambda x: {"p": x.builder.constant(np.ones(3, np.float32), "k"), "y": nn.relu(x)},
     ],
-    ids=["renamed", "several names", "input", "name of another value", "parameter"],
+    ids=["renamed", "several names", "input", "input itself", "name of another value", "parameter"],
 )
 def test_output_names(make: Callable[[Value], dict[str, Value]]) -> None:
     graph = net_of(make)
@@ -163,7 +155,8 @@ def test_reshape_by_sizes(shape: tuple[DimLike, ...]) -> None:
     "expr",
     [
         "expm1(x0)", "log1p(abs(x0))", "erf(x0)", "floor(x0)", "ceil(x0)", "x0", "max(x0, 0.0)", "(2.0 / (x0 + 3.0))",
-        "(x0 // x1)", "(x0 % x1)", "pow(abs(x0), x1)", "select(le(x0, x1), x0, 1.0)", "select(ge(x0, 0.0), x0, (x0 * 0.1))",
+        "(x0 // x1)", "(x0 % x1)", "pow(abs(x0), x1)", "select(le(x0, x1), x0, 1.0)",
+        "select(ge(x0, 0.0), x0, (x0 * 0.1))",
         "select(ge(x0, 0.0), x1, (x0 * 0.1))", "select(ge(x0, 0.0), x0, expm1(x0))", "max(x0, 0.5)",
         "min(max(x0, -inf), 0.5)", "min(max((x0 * x1), -0.5), inf)", "to_f32(gt(x0, 0.25))", "-(x0 * (x0 * x0))",
         "select(eq(x0, x1), 1.0, x0)", "select(lt(x0, 0.0), x1, x0)", "sqrt(softplus((x0 + x1)))",
@@ -177,6 +170,17 @@ def test_expressions(expr: str) -> None:
     rng = np.random.default_rng(0)
     inputs = [rng.uniform(low, 2, (1, 2, 3, 5)).astype(np.float32) for low in (-2, 0.5)][: len(operands)]
     check_export(graph, inputs)
+
+
+def test_whole_numbers_as_float_attributes() -> None:
+    """ONNX tells 1 from 1.0."""
+
+    def declare(x: Value) -> Value:
+        x = nn.elu(nn.leaky_relu(nn.batch_norm(x, epsilon=1, name="norm"), 2), 3)
+        return nn.local_response_norm(x, 3, alpha=1, beta=1, k=2)
+
+    graph = net_of(declare)
+    check_export(graph, random_inputs(graph, {"N": 1, "H": 2, "W": 3}))
 
 
 def test_common_expressions_have_their_own_op() -> None:

@@ -3,12 +3,12 @@
 import numpy as np
 import onnx
 import pytest
+from onnx_models import IMAGE, W3, Shape, floats, ints, make_model, node, number, run_onnxruntime
 
 from graphc.ir import Array, Graph
 from graphc.ir.verify import verify
 from graphc.onnx import from_model
 from graphc.reference import run_reference
-from onnx_models import IMAGE, W3, Shape, floats, ints, make_model, node, number, run_onnxruntime
 
 
 def check_import(model: onnx.ModelProto, arrays: dict[str, Array], tolerance: float = 2e-6) -> Graph:
@@ -159,7 +159,8 @@ CASES: dict[str, onnx.ModelProto] = {
     "shape_chain": make_model([  # x.reshape(N, C*H, -1), as exporters write it
         node("Shape", "x", "s"), node("Gather", "s zero", "n"), node("Slice", "s one three", "ch"),
         node("ReduceProd", "ch", "product", keepdims=1), node("Unsqueeze", "n axis", "n1"),
-        node("Cast", "product", "p64", to=7), node("Concat", "n1 p64 rest", "shape", axis=0), node("Reshape", "x shape"),
+        node("Cast", "product", "p64", to=7), node("Concat", "n1 p64 rest", "shape", axis=0),
+        node("Reshape", "x shape"),
     ], data={"zero": ints(0).reshape(()), "one": ints(1), "three": ints(3), "axis": ints(0), "rest": ints(-1)}),
     "shape_arithmetic": make_model([  # resized to the size that twice its half has
         node("Shape", "x", "hw", start=2), node("Div", "hw two", "half"), node("Mul", "half four", "size"),
@@ -260,6 +261,17 @@ def test_attributes_are_short_decimals() -> None:
     model = make_model([node("LeakyRelu", "x", "a", alpha=0.2), node("Clip", "a lo")], data={"lo": number(-0.1)})
     assert "leaky_relu(%x, alpha=0.2)" in text(model)
     assert "clip(%a, minimum=-0.1)" in text(model)
+
+
+def test_bounds_as_attributes() -> None:
+    """The form of opset 6, which some exporters go on writing, and which ONNX Runtime refuses."""
+    assert "clip(%x, maximum=6.0)" in text(make_model([node("Clip", "x", max=6.0)]))
+
+
+def test_folded_weights_are_shared_like_the_originals() -> None:
+    nodes = [node("Gemm", "x w", "a"), node("Gemm", "a w", "b"), node("Gemm", "b w", alpha=0.5)]
+    graph = from_model(make_model(nodes, {"x": ["N", 4]}, {"w": floats(4, 4)}))
+    assert list(graph.params) == ["w.T", "w.T*0.5"]
 
 
 def test_nodes_in_any_order() -> None:

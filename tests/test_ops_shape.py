@@ -154,8 +154,13 @@ def test_slice_notes_that_a_symbolic_place_is_not_negative() -> None:
     assert [dims.evaluate(a - b, {"W": w}) == 0 for w in (3, 4) for a, b in assumed[:1]] == [False, True]
 
 
-@given(st.sampled_from(PAD_MODES), st.lists(st.integers(0, 9), min_size=4, max_size=4), sides, sides,
-       st.sampled_from(["f32", "i64"]))
+@given(
+    st.sampled_from(PAD_MODES),
+    st.lists(st.integers(0, 9), min_size=4, max_size=4),
+    sides,
+    sides,
+    st.sampled_from(["f32", "i64"]),
+)
 def test_pad(mode: str, border: list[int], h: int, w: int, dtype: str) -> None:
     """All modes, borders longer than the image among them, are NumPy's."""
     top, left, bottom, right = border

@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 
 from graphc.codegen.module import WEIGHTS_LABEL
 from graphc.codegen.plan import ALIGNMENT, Plan
-from graphc.driver import Lowered, weight_chunks, weights_header
+from graphc.driver import Lowered, weights_header
 from graphc.errors import UnsupportedError
 
 _SECTION = ".rodata.graphc_weights"  # linkers gather what begins with .rodata in .rodata, which processes share
@@ -39,14 +39,14 @@ def write_object(path: Path, lowered: Lowered, embed: bool) -> None:
     _give_content(code, len(code))
     with path.open("wb") as file:
         file.write(code)
-        file.writelines(weight_chunks(plan))
+        file.writelines(plan.weight_chunks())
 
 
 def write_weights(path: Path, plan: Plan) -> None:
     """Write the weights file: 64 bytes that tell whose weights they are, then the block."""
     with path.open("wb") as file:
         file.write(weights_header(plan))
-        file.writelines(weight_chunks(plan))
+        file.writelines(plan.weight_chunks())
 
 
 def _reserve(module: llvm.ModuleRef, size: int) -> llvm.ModuleRef:

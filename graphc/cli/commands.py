@@ -13,7 +13,6 @@ from graphc.cli.output import format_bytes, make_console, replace_file, show_pro
 from graphc.diagram import make_diagram
 from graphc.drawing import draw_dot, draw_svg
 from graphc.errors import InputError
-from graphc.geometry import describe_geometry
 from graphc.ir import Graph
 from graphc.onnx import export_onnx
 from graphc.passes import optimize
@@ -36,7 +35,7 @@ def compile_network(
 ) -> None:
     """Write the artefacts and list them."""
     with show_progress(f"compiling {graph.name}"):
-        files = build(describe_geometry(graph), folder, emit, name=name, cpu=cpu, weights=weights)
+        files = build(graph, folder, emit, name=name, cpu=cpu, weights=weights)
     for path in files.values():
         click.echo(f"{path}  {format_bytes(path.stat().st_size)}")
 

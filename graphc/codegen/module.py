@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import I32, I64, I8, PTR, VOID, address, i64
+from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.nest import Buffer
 from graphc.codegen.plan import ALIGNMENT, Place, Plan, buffer_bytes
@@ -293,4 +293,3 @@ def join_ir(*texts: str) -> str:
             defined.add(declared[1])
         lines.append(line)
     return "\n".join(lines)
-

@@ -5,8 +5,11 @@ into slots. Tensors whose lives do not overlap share a slot; its size is the lar
 and W that is evaluated once per shape, so the peak is known before the run and nothing is allocated during it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from graphc import ops
 from graphc.codegen.kernels.base import Kernel
@@ -15,7 +18,7 @@ from graphc.codegen.nest import Buffer
 from graphc.codegen.select import select_kernels
 from graphc.codegen.target import Target
 from graphc.errors import GraphcError, UnsupportedError
-from graphc.ir import Array, DimLike, Graph, Node, Value, dims
+from graphc.ir import DimLike, Graph, Node, Value, dims
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 NOMINAL = 224  # pixels: the size at which slots are fitted; any would do, the usual one fits best
@@ -49,13 +52,27 @@ class Plan:
     weights: list[tuple[int, Value]] = field(default_factory=list)
     weight_bytes: int = 0
 
-    def weight_block(self) -> bytearray:
-        """The weights as they lie in memory."""
-        block = bytearray(self.weight_bytes)
+    def weight_block(self) -> NDArray[np.uint8]:
+        """The weights as they lie in memory, aligned."""
+        space = np.zeros(self.weight_bytes + ALIGNMENT, np.uint8)
+        block = space[-space.ctypes.data % ALIGNMENT :][: self.weight_bytes]
         for start, value in self.weights:
-            data: Array = self.graph.constants[value].array
-            block[start : start + data.nbytes] = data.tobytes()
+            data = self._weight(value)
+            block[start : start + data.size] = data
         return block
+
+    def weight_chunks(self) -> Iterator[memoryview]:
+        """The same bytes tensor by tensor, so that a file can be written without a second copy in memory."""
+        end = 0
+        for start, value in self.weights:
+            data = self._weight(value)
+            yield memoryview(bytes(start - end))
+            yield data.data
+            end = start + data.size
+        yield memoryview(bytes(self.weight_bytes - end))
+
+    def _weight(self, value: Value) -> NDArray[np.uint8]:
+        return self.graph.constants[value].array.reshape(-1).view(np.uint8)
 
     def peak_bytes(self, sizes: dict[str, int]) -> int:
         """The workspace that a run of these sizes takes."""
@@ -159,4 +176,3 @@ def _fitting_slot(plan: Plan, free: list[int], size: int, nominal: dict[str, int
     best = min(free, key=rank)
     free.remove(best)
     return best
-

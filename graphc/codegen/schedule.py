@@ -55,8 +55,8 @@ def choose_vector(
 ) -> Var | None:
     """The variable to run across lanes, or None if scalar code is better than any.
 
-    A contiguous load saves what vectors can save (+1, a store +2). A strided one is gathered lane by lane, at best even:
-    -1 for a small constant stride, whose elements share cache lines, -2 else. A short loop leaves lanes idle.
+    A contiguous load saves what vectors can save (+1, a store +2). A strided one is gathered lane by lane, at best
+    even: -1 for a small constant stride, whose elements share cache lines, -2 else. A short loop leaves lanes idle.
     """
 
     def score(v: Var) -> float:

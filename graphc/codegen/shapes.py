@@ -30,7 +30,8 @@ class ShapeCode:
         """x (operation) y for "sadd" or "smul", noting overflow."""
         name = f"llvm.{operation}.with.overflow.i64"
         function = self.b.module.globals.get(name) or ir.Function(
-            self.b.module, ir.FunctionType(_CHECKED, [I64, I64]), name)
+            self.b.module, ir.FunctionType(_CHECKED, [I64, I64]), name
+        )
         pair = self.b.call(function, [x, y])
         self.overflow = self.b.or_(self.overflow, self.b.extract_value(pair, 1))
         return self.b.extract_value(pair, 0)

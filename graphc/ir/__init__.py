@@ -5,5 +5,18 @@ from graphc.ir.graph import Builder, Graph, Node, Param, Value
 from graphc.ir.op import Array, Op
 from graphc.ir.types import DType, TensorType, f32, parse_type
 
-__all__ = ["Array", "Builder", "DType", "Dim", "DimLike", "Graph", "Node", "Op", "Param", "TensorType", "Value", "f32",
-           "parse_type"]
+__all__ = [
+    "Array",
+    "Builder",
+    "DType",
+    "Dim",
+    "DimLike",
+    "Graph",
+    "Node",
+    "Op",
+    "Param",
+    "TensorType",
+    "Value",
+    "f32",
+    "parse_type",
+]

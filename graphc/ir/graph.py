@@ -157,8 +157,13 @@ class Builder:
         self._inputs.append(value)
         return value
 
-    def param(self, name: str, array: Array | Callable[[np.random.Generator], Array], type: TensorType | None = None,
-              trainable: bool = True) -> Value:
+    def param(
+        self,
+        name: str,
+        array: Array | Callable[[np.random.Generator], Array],
+        type: TensorType | None = None,
+        trainable: bool = True,
+    ) -> Value:
         """Add a parameter. An initialiser `array(rng)` needs `type` and runs only when the data is used."""
         if callable(array):
             if type is None:
@@ -188,8 +193,13 @@ class Builder:
         (output,) = self.add(op, inputs, name)
         return output
 
-    def add(self, op: Op, inputs: tuple[Value, ...], name: str | None = None, output_names: list[str] | None = None,
-            ) -> tuple[Value, ...]:
+    def add(
+        self,
+        op: Op,
+        inputs: tuple[Value, ...],
+        name: str | None = None,
+        output_names: list[str] | None = None,
+    ) -> tuple[Value, ...]:
         """Add a node and return its results, whose types the op infers."""
         name = name or self.fresh(op.name)
         for v in inputs:
@@ -233,8 +243,15 @@ class Builder:
         names = tuple(n for n, _ in results)
         if len(set(names)) != len(names):
             raise GraphError(f"network '{self.name}': output names must differ, got {', '.join(names)}")
-        return Graph(self.name, tuple(self._inputs), dict(self._params), tuple(self._nodes),
-                     tuple(v for _, v in results), names, dict(self.meta))
+        return Graph(
+            self.name,
+            tuple(self._inputs),
+            dict(self._params),
+            tuple(self._nodes),
+            tuple(v for _, v in results),
+            names,
+            dict(self.meta),
+        )
 
     def _value(self, name: str, type: TensorType, owner: str) -> Value:
         if not name or re.search(r"[\x00-\x1f\"\\]", name):

@@ -22,7 +22,9 @@ def bind_sizes(inputs: Sequence[tuple[str, TensorType]], shapes: Sequence[tuple[
     for (name, type), shape in zip(inputs, shapes, strict=True):
         missing = type.symbols - sizes.keys()
         if missing:
-            raise InputError(f"input '{name}': {type} leaves {', '.join(sorted(missing))} open; give it a dim of its own")
+            raise InputError(
+                f"input '{name}': {type} leaves {', '.join(sorted(missing))} open; give it a dim of its own"
+            )
         if 0 in shape or tuple(dims.evaluate(d, sizes) for d in type.shape) != tuple(shape):
             raise InputError(f"input '{name}': expected {type}, got an array of shape {list(shape)}")
     return sizes

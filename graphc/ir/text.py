@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import GraphError, GraphcError
+from graphc.errors import GraphcError, GraphError
 from graphc.ir import dims
 from graphc.ir.graph import Builder, Graph, Param, Value
 from graphc.ir.op import Array, Op, format_attribute
@@ -43,13 +43,17 @@ def format_graph(graph: Graph) -> str:
         default = node.outputs[0].name if len(node.outputs) == 1 else node.outputs[0].name.removesuffix(".0")
         suffix = "" if node.name == default else f' @ "{node.name}"'
         lines.append(f"  {', '.join(_typed(v) for v in node.outputs)} = {call}{suffix}")
-    results = [_ref(v) if v.name == n else f"{_name(n)}={_ref(v)}"
-               for n, v in zip(graph.output_names, graph.outputs, strict=True)]
+    results = [
+        _ref(v) if v.name == n else f"{_name(n)}={_ref(v)}"
+        for n, v in zip(graph.output_names, graph.outputs, strict=True)
+    ]
     return "\n".join([*lines, f"  return {', '.join(results)}", "}"])
 
 
-def parse_graph(text: str, ops: Mapping[str, type[Op]], params: Mapping[str, Array] | Callable[[Value], Array]) -> Graph:
-    """Read the text form. `params` gives the data of each `param()`: a mapping by name, or a function of the value."""
+def parse_graph(
+    text: str, ops: Mapping[str, type[Op]], params: Mapping[str, Array] | Callable[[Value], Array]
+) -> Graph:
+    """Read the text form. `params` gives the data of each `param()`: by name, or as a function of the value."""
     lines = [line.strip() for line in text.strip().split("\n") if line.strip()]
     head = re.fullmatch(rf"graph\s+{_LABEL}\((.*)\)\s*\{{", lines[0]) if lines else None
     if not head or lines[-1] != "}":
@@ -68,15 +72,20 @@ def parse_graph(text: str, ops: Mapping[str, type[Op]], params: Mapping[str, Arr
     raise GraphError("graph text: expected a return line")
 
 
-def _parse_line(line: str, builder: Builder, values: dict[str, Value], ops: Mapping[str, type[Op]],
-                params: Mapping[str, Array] | Callable[[Value], Array]) -> None:
+def _parse_line(
+    line: str,
+    builder: Builder,
+    values: dict[str, Value],
+    ops: Mapping[str, type[Op]],
+    params: Mapping[str, Array] | Callable[[Value], Array],
+) -> None:
     match = re.fullmatch(_LINE, line)
     if not match:
         raise GraphError(f"expected %name: type = op(...), got {line!r}")
     defined = [_parse_typed(part) for part in split_commas(match[1])]
     op_name, arguments = match[2], split_commas(match[3])
     if op_name in ("param", "const"):
-        (name, type_text), = defined
+        ((name, type_text),) = defined
         type = parse_type(type_text)
         if arguments:
             data = _parse_data(arguments[0], name, type)

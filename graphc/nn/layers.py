@@ -10,9 +10,19 @@ from graphc.ir import Value
 from graphc.nn.arguments import PaddingLike, PairLike, builder_of, pair, spatial_padding, uniform_param
 
 
-def conv2d(x: Value, out_channels: int, kernel: PairLike, stride: PairLike = 1, padding: PaddingLike = 0,
-           dilation: PairLike = 1, groups: int = 1, bias: bool = True, *, name: str, weight: Value | None = None,
-           ) -> Value:
+def conv2d(
+    x: Value,
+    out_channels: int,
+    kernel: PairLike,
+    stride: PairLike = 1,
+    padding: PaddingLike = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
+    bias: bool = True,
+    *,
+    name: str,
+    weight: Value | None = None,
+) -> Value:
     """x [N,C,H,W] to [N,K,P,Q], K = out_channels, P = (H + padding - dilation*(R-1) - 1)//stride + 1.
 
     Creates `<name>.weight` [K,C/groups,R,S], unless another layer's is shared as `weight`, and `<name>.bias` [K].
@@ -30,9 +40,19 @@ def conv2d(x: Value, out_channels: int, kernel: PairLike, stride: PairLike = 1, 
     return builder.apply(op, x, weight, *biases, name=name)
 
 
-def conv_transpose2d(x: Value, out_channels: int, kernel: PairLike, stride: PairLike = 1, padding: PaddingLike = 0,
-                     output_padding: PairLike = 0, dilation: PairLike = 1, groups: int = 1, bias: bool = True, *,
-                     name: str) -> Value:
+def conv_transpose2d(
+    x: Value,
+    out_channels: int,
+    kernel: PairLike,
+    stride: PairLike = 1,
+    padding: PaddingLike = 0,
+    output_padding: PairLike = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
+    bias: bool = True,
+    *,
+    name: str,
+) -> Value:
     """x [N,C,H,W] to [N,K,P,Q], P = (H-1)*stride - padding + dilation*(R-1) + 1 + output_padding.
 
     Creates `<name>.weight` [C,K/groups,R,S] and `<name>.bias` [K].
@@ -48,8 +68,16 @@ def conv_transpose2d(x: Value, out_channels: int, kernel: PairLike, stride: Pair
     return builder.apply(op, x, weight, *biases, name=name)
 
 
-def locally_connected2d(x: Value, out_channels: int, kernel: PairLike, stride: PairLike = 1, padding: PaddingLike = 0,
-                        bias: bool = True, *, name: str) -> Value:
+def locally_connected2d(
+    x: Value,
+    out_channels: int,
+    kernel: PairLike,
+    stride: PairLike = 1,
+    padding: PaddingLike = 0,
+    bias: bool = True,
+    *,
+    name: str,
+) -> Value:
     """x [N,C,H,W] of constant H and W to [N,K,P,Q]: a convolution whose weights differ from place to place.
 
     Creates `<name>.weight` [K,C,R,S,P,Q] and `<name>.bias` [K,P,Q].
@@ -63,8 +91,9 @@ def locally_connected2d(x: Value, out_channels: int, kernel: PairLike, stride: P
             raise ShapeError(f"{where}: expected an image of constant size, got {x}")
         positions.append((size + before + after - k) // max(s, 1) + 1)  # the op refuses s < 1
     fan_in = channels * math.prod(kernel)
-    weight = uniform_param(builder, f"{name}.weight", x.type.with_shape(out_channels, channels, *kernel, *positions),
-                           fan_in)
+    weight = uniform_param(
+        builder, f"{name}.weight", x.type.with_shape(out_channels, channels, *kernel, *positions), fan_in
+    )
     op = ops.LocallyConnected2d(stride, padding, bias)
     biases = (
         [uniform_param(builder, f"{name}.bias", x.type.with_shape(out_channels, *positions), fan_in)] if bias else []
@@ -77,8 +106,10 @@ def linear(x: Value, out_features: int, bias: bool = True, *, name: str) -> Valu
     builder, where = builder_of(x), f"linear '{name}'"
     features = x.type.shape[-1] if x.type.rank else 0
     if not isinstance(features, int) or not features:
-        raise ShapeError(f"{where}: expected a constant number of features in the last dim, got {x}; give the input "
-                         "a fixed size or use fully_convolutional")
+        raise ShapeError(
+            f"{where}: expected a constant number of features in the last dim, got {x}; give the input "
+            "a fixed size or use fully_convolutional"
+        )
     weight = uniform_param(builder, f"{name}.weight", x.type.with_shape(out_features, features), features)
     biases = [uniform_param(builder, f"{name}.bias", x.type.with_shape(out_features), features)] if bias else []
     return builder.apply(ops.Linear(bias), x, weight, *biases, name=name)
@@ -93,9 +124,12 @@ def batch_norm(x: Value, epsilon: float = 1e-5, *, name: str) -> Value:
     builder = builder_of(x)
     channels, dtype = _channels(x, 2, f"batch_norm '{name}'"), x.type.dtype.numpy
     zeros, ones = np.zeros(channels, dtype), np.ones(channels, dtype)
-    params = [builder.param(f"{name}.weight", ones), builder.param(f"{name}.bias", zeros),
-              builder.param(f"{name}.running_mean", zeros, trainable=False),
-              builder.param(f"{name}.running_var", ones, trainable=False)]
+    params = [
+        builder.param(f"{name}.weight", ones),
+        builder.param(f"{name}.bias", zeros),
+        builder.param(f"{name}.running_mean", zeros, trainable=False),
+        builder.param(f"{name}.running_var", ones, trainable=False),
+    ]
     return builder.apply(ops.BatchNorm(epsilon), x, *params, name=name)
 
 

@@ -5,17 +5,30 @@ from graphc.ir import Value
 from graphc.nn.arguments import PaddingLike, PairLike, apply, builder_of, pair, spatial_padding
 
 
-def max_pool(x: Value, kernel: PairLike, stride: PairLike | None = None, padding: PaddingLike = 0,
-             dilation: PairLike = 1, ceil_mode: bool = False, name: str | None = None) -> Value:
+def max_pool(
+    x: Value,
+    kernel: PairLike,
+    stride: PairLike | None = None,
+    padding: PaddingLike = 0,
+    dilation: PairLike = 1,
+    ceil_mode: bool = False,
+    name: str | None = None,
+) -> Value:
     """The maximum of each window; [N,C,H,W] to [N,C,P,Q]. Padding never wins."""
     kernel, dilation = pair(kernel), pair(dilation)
     padding = spatial_padding(padding, kernel, dilation)
     return apply(ops.MaxPool(kernel, _stride(stride, kernel), padding, dilation, ceil_mode), x, name=name)
 
 
-def max_pool_with_indices(x: Value, kernel: PairLike, stride: PairLike | None = None, padding: PaddingLike = 0,
-                          dilation: PairLike = 1, ceil_mode: bool = False, name: str | None = None,
-                          ) -> tuple[Value, Value]:
+def max_pool_with_indices(
+    x: Value,
+    kernel: PairLike,
+    stride: PairLike | None = None,
+    padding: PaddingLike = 0,
+    dilation: PairLike = 1,
+    ceil_mode: bool = False,
+    name: str | None = None,
+) -> tuple[Value, Value]:
     """(maxima, i64 indices), both [N,C,P,Q]; an index is a position in the flattened x, the first of equal maxima."""
     kernel, dilation = pair(kernel), pair(dilation)
     padding = spatial_padding(padding, kernel, dilation)
@@ -24,8 +37,15 @@ def max_pool_with_indices(x: Value, kernel: PairLike, stride: PairLike | None = 
     return y, indices
 
 
-def max_unpool(x: Value, indices: Value, kernel: PairLike, stride: PairLike | None = None, padding: PaddingLike = 0,
-               like: Value | None = None, name: str | None = None) -> Value:
+def max_unpool(
+    x: Value,
+    indices: Value,
+    kernel: PairLike,
+    stride: PairLike | None = None,
+    padding: PaddingLike = 0,
+    like: Value | None = None,
+    name: str | None = None,
+) -> Value:
     """x's elements at their `indices` (from max_pool_with_indices), 0 elsewhere; [N,C,P,Q] to [N,C,H,W].
 
     H = (P-1)*stride - padding + kernel, or that of the tensor `like`.
@@ -35,24 +55,44 @@ def max_unpool(x: Value, indices: Value, kernel: PairLike, stride: PairLike | No
     return apply(op, x, indices, *([] if like is None else [like]), name=name)
 
 
-def min_pool(x: Value, kernel: PairLike, stride: PairLike | None = None, padding: PaddingLike = 0,
-             dilation: PairLike = 1, ceil_mode: bool = False, name: str | None = None) -> Value:
+def min_pool(
+    x: Value,
+    kernel: PairLike,
+    stride: PairLike | None = None,
+    padding: PaddingLike = 0,
+    dilation: PairLike = 1,
+    ceil_mode: bool = False,
+    name: str | None = None,
+) -> Value:
     """The minimum of each window; [N,C,H,W] to [N,C,P,Q]. Padding never wins."""
     kernel, dilation = pair(kernel), pair(dilation)
     padding = spatial_padding(padding, kernel, dilation)
     return apply(ops.MinPool(kernel, _stride(stride, kernel), padding, dilation, ceil_mode), x, name=name)
 
 
-def average_pool(x: Value, kernel: PairLike, stride: PairLike | None = None, padding: PaddingLike = 0,
-                 ceil_mode: bool = False, count_padding: bool = False, name: str | None = None) -> Value:
+def average_pool(
+    x: Value,
+    kernel: PairLike,
+    stride: PairLike | None = None,
+    padding: PaddingLike = 0,
+    ceil_mode: bool = False,
+    count_padding: bool = False,
+    name: str | None = None,
+) -> Value:
     """The mean of each window, of its cells inside the image or, with `count_padding`, inside the padded image."""
     kernel = pair(kernel)
     padding = spatial_padding(padding, kernel)
     return apply(ops.AveragePool(kernel, _stride(stride, kernel), padding, ceil_mode, count_padding), x, name=name)
 
 
-def l2_pool(x: Value, kernel: PairLike, stride: PairLike | None = None, padding: PaddingLike = 0,
-            ceil_mode: bool = False, name: str | None = None) -> Value:
+def l2_pool(
+    x: Value,
+    kernel: PairLike,
+    stride: PairLike | None = None,
+    padding: PaddingLike = 0,
+    ceil_mode: bool = False,
+    name: str | None = None,
+) -> Value:
     """The square root of the sum of squares of each window; [N,C,H,W] to [N,C,P,Q]."""
     kernel = pair(kernel)
     op = ops.L2Pool(kernel, _stride(stride, kernel), spatial_padding(padding, kernel), ceil_mode)

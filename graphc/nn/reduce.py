@@ -42,8 +42,9 @@ def log_softmax(x: Value, axis: int = 1, name: str | None = None) -> Value:
     return apply(ops.LogSoftmax(axis), x, name=name)
 
 
-def local_response_norm(x: Value, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0,
-                        name: str | None = None) -> Value:
+def local_response_norm(
+    x: Value, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, name: str | None = None
+) -> Value:
     """x / (k + alpha/size * sum of squares over `size` neighbouring channels)^beta."""
     return apply(ops.LocalResponseNorm(size, alpha, beta, k), x, name=name)
 

@@ -32,8 +32,14 @@ def split(x: Value, sizes: Sequence[DimLike], axis: int = 1, name: str | None = 
     return builder_of(x).add(ops.Split(axis, tuple(sizes)), (x,), name)
 
 
-def slice(x: Value, axes: Sequence[int], starts: Sequence[DimLike], ends: Sequence[DimLike],
-          steps: Sequence[int] | None = None, name: str | None = None) -> Value:
+def slice(
+    x: Value,
+    axes: Sequence[int],
+    starts: Sequence[DimLike],
+    ends: Sequence[DimLike],
+    steps: Sequence[int] | None = None,
+    name: str | None = None,
+) -> Value:
     """x[start:end:step] along each of `axes`, by Python's rules; `steps` None means 1 everywhere."""
     steps = (1,) * len(axes) if steps is None else tuple(steps)
     return apply(ops.Slice(tuple(axes), tuple(starts), tuple(ends), steps), x, name=name)
@@ -47,14 +53,20 @@ def pad(x: Value, padding: Sequence[int], mode: str = "constant", value: float =
     return apply(ops.Pad(tuple(padding), mode, value), x, name=name)
 
 
-def upsample_nearest(x: Value, scale: PairLike = 2, size: tuple[DimLike, DimLike] | None = None,
-                     name: str | None = None) -> Value:
+def upsample_nearest(
+    x: Value, scale: PairLike = 2, size: tuple[DimLike, DimLike] | None = None, name: str | None = None
+) -> Value:
     """x [N,C,H,W] to [N,C,P,Q], P = scale*H or as `size` says: y[p] = x[floor(p*H/P)]."""
     return apply(ops.UpsampleNearest(pair(scale), size), x, name=name)
 
 
-def upsample_bilinear(x: Value, scale: PairLike = 2, size: tuple[DimLike, DimLike] | None = None,
-                      align_corners: bool = False, name: str | None = None) -> Value:
+def upsample_bilinear(
+    x: Value,
+    scale: PairLike = 2,
+    size: tuple[DimLike, DimLike] | None = None,
+    align_corners: bool = False,
+    name: str | None = None,
+) -> Value:
     """x [N,C,H,W] to [N,C,P,Q], P = scale*H or as `size` says, by linear interpolation in both directions.
 
     With `align_corners` the centres of the corner pixels coincide, else the edges of the images do.

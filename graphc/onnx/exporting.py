@@ -11,9 +11,8 @@ from onnx import ModelProto, ValueInfoProto, checker, defs, helper, shape_infere
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
 from graphc.ir import Graph, Value
 from graphc.onnx.export_ops import EXPORTERS
-from graphc.onnx.importing import PRODUCER
 from graphc.onnx.names import Names
-from graphc.onnx.tensors import ELEMENT_TYPES, write_tensor
+from graphc.onnx.tensors import ELEMENT_TYPES, PRODUCER, RENAMED, write_tensor
 from graphc.onnx.writer import ModelWriter, NodeWriter
 
 OLDEST_OPSET = 13  # the first in which axes, splits and softmax have the form that is written
@@ -27,8 +26,10 @@ def to_model(graph: Graph, opset: int = 18) -> ModelProto:
     """
     model = _build_model(graph, opset)
     if _data_bytes(graph) > MESSAGE_BYTES:
-        raise UnsupportedError(f"network '{graph.name}': more than 2 GiB of parameters; use export_onnx, which puts "
-                               "them into a file of their own")
+        raise UnsupportedError(
+            f"network '{graph.name}': more than 2 GiB of parameters; use export_onnx, which puts "
+            "them into a file of their own"
+        )
     _check(model, graph)
     return model
 
@@ -128,9 +129,9 @@ def _name_values(graph: Graph) -> tuple[dict[Value, str], dict[str, Value]]:
 
 
 def _declare(v: Value, name: str) -> ValueInfoProto:
-    """The value's name and type. What an output was called in the graph stands in its doc_string, as %name."""
+    """The value's name and type, and if it is renamed, what it was called in the graph."""
     shape = [d if isinstance(d, int) else str(d) for d in v.type.shape]
-    note = "" if name == v.name else f"%{v.name}"
+    note = "" if name == v.name else f"{RENAMED}{v.name}"
     return helper.make_tensor_value_info(name, ELEMENT_TYPES[v.type.dtype], shape, note)
 
 

@@ -19,10 +19,9 @@ from graphc.onnx.ordering import describe, sort_nodes
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant, Mask, Scope
 from graphc.onnx.signature import read_input_types
-from graphc.onnx.tensors import CONSTANT, read_tensor
+from graphc.onnx.tensors import CONSTANT, PRODUCER, RENAMED, read_tensor
 
 OLDEST_OPSET = 11  # where Clip and Pad got their inputs; older files can be raised by onnx.version_converter
-PRODUCER = "graphc"
 UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
 # What a value of the wrong kind in a file can raise in the code that reads it.
 MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
@@ -101,6 +100,8 @@ class _Import:
         self.graph, self.problems = graph, list[str]()
         self.tensors = {t.name: t for t in graph.initializer}
         self.inputs = [v for v in graph.input if v.name not in self.tensors]
+        if graph.sparse_initializer:
+            raise UnsupportedError(f"{len(graph.sparse_initializer)} sparse initializers, expected dense ones")
         given = [*(v.name for v in self.inputs), *self.tensors]
         if len(set(given)) < len(self.inputs) + len(graph.initializer) or "" in given:
             raise GraphError("inputs and initializers: expected a different name for each")
@@ -114,14 +115,12 @@ class _Import:
         self.scope = Scope(builder, names, Names((*names.values(), *self.node_names)), used, opset, folder)
 
     def _read_own_names(self, model: ModelProto) -> dict[str, str]:
-        """The names that values had before they became outputs, which graphc's own export notes as %name."""
+        """The names that values had before they became outputs, as graphc's own export notes them."""
+        if model.producer_name != PRODUCER:
+            return {}
+        noted = {o.name: o.doc_string.removeprefix(RENAMED) for o in model.graph.output if o.doc_string[:1] == RENAMED}
         taken = set(self.labels.values())
-        own = model.producer_name == PRODUCER
-        return {
-            o.name: o.doc_string[1:]
-            for o in model.graph.output
-            if own and o.doc_string.startswith("%") and o.doc_string[1:] not in taken and o.name in self.labels
-        }
+        return {output: name for output, name in noted.items() if output in self.labels and name not in taken}
 
     def read(self) -> Graph | None:
         """The graph; None if there are problems."""
@@ -143,7 +142,7 @@ class _Import:
                 with np.errstate(divide="raise", invalid="raise", over="ignore", under="ignore"):
                     handler(reader)
                 if reader.unread:
-                    raise UnsupportedError(f"attribute '{min(reader.unread)}'")
+                    raise UnsupportedError(f"attribute '{min(reader.unread)}' is not supported")
         except UnsupportedError as error:
             self.problems.append(f"{describe(node)}: {error}")
         except GraphcError as error:

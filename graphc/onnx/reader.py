@@ -9,7 +9,6 @@ from graphc.errors import GraphError, ShapeError, UnsupportedError
 from graphc.ir import Array, DimLike, Op, TensorType, Value
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
 
-
 _KINDS = {
     AttributeProto.INT: "an integer",
     AttributeProto.INTS: "a list of integers",

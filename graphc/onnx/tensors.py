@@ -17,7 +17,9 @@ DTYPES: dict[int, DType] = {
     TensorProto.BOOL: DType.BOOL,
 }
 ELEMENT_TYPES = {dtype: number for number, dtype in DTYPES.items()}
-CONSTANT = "not trained"  # the doc_string that tells a constant or a running statistic from a weight
+PRODUCER = "graphc"  # the producer_name of exported models, whose two notes below the import understands
+CONSTANT = "not trained"  # the doc_string of an initialiser that is a constant or a running statistic, not a weight
+RENAMED = "%"  # begins the doc_string of an output that takes the place of a value; that value's name follows
 
 
 def element_type_name(number: int) -> str:

@@ -126,4 +126,3 @@ def _is_natural(d: DimLike) -> bool:
     return all(c >= 0 for _, c in d.terms) and all(
         a.kind == "symbol" or all(_is_natural(x) for x in a.args if not isinstance(x, str)) for a in atoms
     )
-

@@ -4,15 +4,44 @@ from graphc.ir import Op
 from graphc.ops.conv import Conv2d
 from graphc.ops.conv_transpose import ConvTranspose2d
 from graphc.ops.elementwise import (
-    Abs, Add, Clip, Div, Dropout, Elementwise, Elu, Exp, Fused, HardThreshold, Identity, LeakyRelu, Log, Maximum,
-    Minimum, Mul, Neg, Pow, Relu, Sigmoid, Softplus, Sqrt, Sub, Tanh,
+    Abs,
+    Add,
+    Clip,
+    Div,
+    Dropout,
+    Elementwise,
+    Elu,
+    Exp,
+    Fused,
+    HardThreshold,
+    Identity,
+    LeakyRelu,
+    Log,
+    Maximum,
+    Minimum,
+    Mul,
+    Neg,
+    Pow,
+    Relu,
+    Sigmoid,
+    Softplus,
+    Sqrt,
+    Sub,
+    Tanh,
 )  # fmt: skip
 from graphc.ops.linear import Linear, MatMul
 from graphc.ops.locally_connected import LocallyConnected2d
 from graphc.ops.loss import BinaryCrossEntropyWithLogits, L2Penalty, MeanSquaredError, SoftmaxCrossEntropy
 from graphc.ops.norm import BatchNorm, LocalResponseNorm
 from graphc.ops.pool import (
-    AveragePool, ChannelL2Pool, GlobalAveragePool, GlobalMaxPool, L2Pool, MaxPool, MaxPoolWithIndices, MaxUnpool,
+    AveragePool,
+    ChannelL2Pool,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    L2Pool,
+    MaxPool,
+    MaxPoolWithIndices,
+    MaxUnpool,
     MinPool,
 )  # fmt: skip
 from graphc.ops.reduce import Mean, ReduceMax, ReduceMin, Sum

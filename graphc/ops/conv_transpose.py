@@ -48,8 +48,10 @@ class ConvTranspose2d(Op):
         check_integers("output_padding", self.output_padding, 2, 0)
         for more, stride, dilation in zip(self.output_padding, self.stride, self.dilation, strict=True):
             if more >= max(stride, dilation):
-                raise ShapeError(f"output_padding must be less than the stride or dilation, {max(stride, dilation)}, "
-                                 f"got {self.output_padding}")
+                raise ShapeError(
+                    f"output_padding must be less than the stride or dilation, {max(stride, dilation)}, "
+                    f"got {self.output_padding}"
+                )
         p, q = (self._count(axis, x.shape[2 + axis], extent[axis]) for axis in (0, 1))
         return check_epilogue(self.epilogue, x.with_shape(x.shape[0], k, p, q), types[2 + self.bias :])
 

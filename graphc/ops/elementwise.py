@@ -37,8 +37,7 @@ class Elementwise(Op):
         expression = self.expression(tuple(DType.of(a.dtype) for a in arrays))
         result = scalar.evaluate(expression, arrays)
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
-        dtype = arrays[0].dtype if expression.dtype.is_float else expression.dtype.numpy
-        return np.broadcast_to(result, shape).astype(dtype)
+        return np.broadcast_to(result, shape).astype(expression.dtype.numpy)
 
 
 def broadcast_shapes(shapes: list[tuple[DimLike, ...]]) -> tuple[DimLike, ...]:

@@ -29,8 +29,10 @@ class Linear(Op):
         if x.rank < 1 or not x.dtype.is_float:
             raise ShapeError(f"expected float features [...,C], got {x}")
         if not isinstance(x.shape[-1], int):
-            raise ShapeError(f"x {x} has a feature count that depends on the image size, expected a constant: give the "
-                             f"input a fixed size or use fully_convolutional")
+            raise ShapeError(
+                f"x {x} has a feature count that depends on the image size, expected a constant: give the "
+                f"input a fixed size or use fully_convolutional"
+            )
         if w.rank != 2 or w.dtype != x.dtype:
             raise ShapeError(f"weight must be {x.dtype.value}[K,C], got {w}")
         k, c = w.static_shape()

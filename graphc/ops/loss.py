@@ -64,16 +64,20 @@ class SoftmaxCrossEntropy(Op):
         if logits.rank < 2 or not logits.dtype.is_float or not isinstance(logits.shape[1], int):
             raise ShapeError(f"expected float logits [N,K,...] with constant K, got {logits}")
         expected = TensorType(DType.I64, (logits.shape[0], *logits.shape[2:]))
-        if labels.dtype != DType.I64 or labels.rank != expected.rank or not all(
-                map(dims.same, labels.shape, expected.shape)):
+        if (
+            labels.dtype != DType.I64
+            or labels.rank != expected.rank
+            or not all(map(dims.same, labels.shape, expected.shape))
+        ):
             raise ShapeError(f"labels must be {expected} for logits {logits}, got {labels}")
         return logits.with_shape()
 
     def eval(self, *arrays: Array) -> Array:
         logits, labels = arrays
         if labels.min() < 0 or labels.max() >= logits.shape[1]:
-            raise InputError(f"{self.name}: labels must lie from 0 to {logits.shape[1] - 1}, got {labels.min()} to "
-                             f"{labels.max()}")
+            raise InputError(
+                f"{self.name}: labels must lie from 0 to {logits.shape[1] - 1}, got {labels.min()} to {labels.max()}"
+            )
         largest = logits.max(axis=1, keepdims=True)
         log_of_sum = np.log(np.exp(logits - largest).sum(axis=1)) + largest[:, 0]
         return np.asarray(np.mean(log_of_sum - np.take_along_axis(logits, labels[:, None], 1)[:, 0]))

@@ -113,8 +113,10 @@ class MaxUnpool(Op):
         least = self._unpool(0, x.shape[2]), self._unpool(1, x.shape[3])
         if not self.like:
             if any(isinstance(d, int) and d < 1 for d in least):
-                raise ShapeError(f"expected an output of at least 1x1, {x.shape[2]}x{x.shape[3]} windows of "
-                                 f"{self.kernel} less padding {self.padding} make {least[0]}x{least[1]}")
+                raise ShapeError(
+                    f"expected an output of at least 1x1, {x.shape[2]}x{x.shape[3]} windows of "
+                    f"{self.kernel} less padding {self.padding} make {least[0]}x{least[1]}"
+                )
             return x.with_shape(*x.shape[:2], *least)
         image = types[2]
         if image.rank != 4 or not all(map(dims.same, image.shape[:2], x.shape[:2])):

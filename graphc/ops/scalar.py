@@ -97,7 +97,7 @@ class Call(Expr):
 
     @property
     def dtype(self) -> DType:
-        if self.fn in COMPARISONS or self.fn in ("and", "or", "not"):
+        if self.fn in COMPARISONS or self.fn in LOGIC:
             return DType.BOOL
         if self.fn in CASTS:
             return CASTS[self.fn]
@@ -122,7 +122,7 @@ def call(fn: str, *args: ExprLike) -> Expr:
             return x
         case "mul", (Lit(value=1), x):
             return x
-        case ("add" | "sub" | "mul"), (Lit(value=a), Lit(value=b)):
+        case (("add" | "sub" | "mul"), (Lit(value=a), Lit(value=b))):
             return Lit({"add": a + b, "sub": a - b, "mul": a * b}[fn])
     return Call(fn, exprs)
 
@@ -149,6 +149,7 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 COMPARISONS: dict[str, Callable[..., Any]] = {
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
 }  # fmt: skip
+LOGIC = ("logical_and", "logical_or", "logical_not")
 CASTS = {f"to_{t.value}": t for t in DType}
 
 # name -> what NumPy computes for it; max and min return NaN where an operand is NaN
@@ -158,7 +159,7 @@ PRIMITIVES: dict[str, Callable[..., Any]] = {
     "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
     "erf": lambda x: _erf(x).astype(x.dtype), "sigmoid": _sigmoid, "softplus": _softplus,
-    "and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "select": np.where,
+    "logical_and": np.logical_and, "logical_or": np.logical_or, "logical_not": np.logical_not, "select": np.where,
     **COMPARISONS,
     **{name: (lambda x, t=t: np.asarray(x).astype(t.numpy)) for name, t in CASTS.items()},
 }  # fmt: skip

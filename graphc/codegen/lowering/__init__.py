@@ -7,17 +7,32 @@ from graphc.codegen.lowering.conv import lower_conv2d, lower_conv_transpose2d, l
 from graphc.codegen.lowering.elementwise import lower_elementwise
 from graphc.codegen.lowering.linear import lower_linear, lower_matmul
 from graphc.codegen.lowering.loss import (
-    lower_binary_cross_entropy_with_logits, lower_l2_penalty, lower_mean_squared_error, lower_softmax_cross_entropy,
+    lower_binary_cross_entropy_with_logits,
+    lower_l2_penalty,
+    lower_mean_squared_error,
+    lower_softmax_cross_entropy,
 )  # fmt: skip
 from graphc.codegen.lowering.norm import lower_batch_norm, lower_local_response_norm
 from graphc.codegen.lowering.pool import (
-    lower_average_pool, lower_channel_l2_pool, lower_global_average_pool, lower_global_max_pool, lower_l2_pool,
-    lower_max_pool, lower_max_pool_with_indices, lower_max_unpool, lower_min_pool,
+    lower_average_pool,
+    lower_channel_l2_pool,
+    lower_global_average_pool,
+    lower_global_max_pool,
+    lower_l2_pool,
+    lower_max_pool,
+    lower_max_pool_with_indices,
+    lower_max_unpool,
+    lower_min_pool,
 )  # fmt: skip
 from graphc.codegen.lowering.reduce import lower_reduce
 from graphc.codegen.lowering.resize import lower_bed_of_nails, lower_upsample_bilinear, lower_upsample_nearest
 from graphc.codegen.lowering.shape import (
-    lower_concat, lower_pad, lower_reshape, lower_slice, lower_split, lower_transpose,
+    lower_concat,
+    lower_pad,
+    lower_reshape,
+    lower_slice,
+    lower_split,
+    lower_transpose,
 )  # fmt: skip
 from graphc.codegen.lowering.softmax import lower_log_softmax, lower_softmax
 from graphc.codegen.nest import Buffer, Nest

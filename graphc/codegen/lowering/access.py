@@ -14,7 +14,8 @@ def place(window: Window, position: ExprPair, cell: ExprPair) -> ExprPair:
     row, column = (
         p * stride + r * dilation - before
         for p, r, stride, dilation, before in zip(
-            position, cell, window.stride, window.dilation, window.padding[:2], strict=True)
+            position, cell, window.stride, window.dilation, window.padding[:2], strict=True
+        )
     )
     return row, column
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import gcd
 
-from graphc.codegen.lowering.access import read
+from graphc.codegen.lowering.access import merge_spatial, read
 from graphc.codegen.nest import Buffer, Nest, Var, loop_vars, total
 from graphc.ir import dims
 from graphc.ops import scalar
@@ -16,15 +16,23 @@ OUTSIDE = -(2**31)  # as the place of a column, before every image even when a c
 
 
 def lower_conv2d(op: Conv2d, x: Buffer, w: Buffer, *rest: Buffer) -> Iterator[Nest]:
-    *extra, y = rest
+    *operands, y = rest
+    bias = operands[:1] if op.bias else []
+    extra = operands[len(bias) :]
     k_all, c_group, r_all, s_all = w.type.static_shape()
-    loops = n, k, p, q = loop_vars("nkpq", y.shape)
-    c, r, s = loop_vars("crs", (c_group, r_all, s_all))
+    window = op.window((r_all, s_all))
+    if window.kernel == window.stride == (1, 1) and window.stays_inside:  # 1x1: rows need not be told apart
+        x, y, *extra = merge_spatial(x, y, *extra)
+    loops = loop_vars("nkpq"[: y.type.rank], y.shape)
+    (n, k, *pixel), (c, r, s) = loops, loop_vars("crs", (c_group, r_all, s_all))
     channel: Expr = c if op.groups == 1 else (k // (k_all // op.groups)) * c_group + c
-    cell = read(op.window((r_all, s_all)), x, (n, channel), (p, q), (r, s), fill=0.0)
-    value = total(cell * w[k, c, r, s], c, r, s)
-    if op.bias:
-        value = value + extra.pop(0)[k]
+    if len(pixel) == 1:
+        value = total(x[n, channel, pixel[0]] * w[k, c, 0, 0], c)
+    else:
+        cell = read(window, x, (n, channel), (pixel[0], pixel[1]), (r, s), fill=0.0)
+        value = total(cell * w[k, c, r, s], r, s, c)  # c innermost: whether a cell is outside does not depend on it
+    if bias:
+        value = value + bias[0][k]
     yield Nest(y, loops, loops, apply_epilogue(op.epilogue, value, extra, loops))
 
 

@@ -21,8 +21,12 @@ def lower_mean_squared_error(op: MeanSquaredError, a: Buffer, b: Buffer, y: Buff
     yield from mean_of(y, a.type.elements, square)
 
 
-def lower_binary_cross_entropy_with_logits(op: BinaryCrossEntropyWithLogits, logits: Buffer, targets: Buffer, y: Buffer,
-                                           ) -> Iterator[Nest]:
+def lower_binary_cross_entropy_with_logits(
+    op: BinaryCrossEntropyWithLogits,
+    logits: Buffer,
+    targets: Buffer,
+    y: Buffer,
+) -> Iterator[Nest]:
     x, t = element_of(logits), element_of(targets)
     yield from mean_of(y, logits.type.elements, lambda i: call("softplus", x(i)) - x(i) * t(i))
 

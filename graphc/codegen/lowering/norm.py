@@ -8,8 +8,15 @@ from graphc.ops.norm import BatchNorm, LocalResponseNorm
 from graphc.ops.scalar import Expr, call
 
 
-def lower_batch_norm(op: BatchNorm, x: Buffer, scale: Buffer, bias: Buffer, mean: Buffer, variance: Buffer, y: Buffer,
-                     ) -> Iterator[Nest]:
+def lower_batch_norm(
+    op: BatchNorm,
+    x: Buffer,
+    scale: Buffer,
+    bias: Buffer,
+    mean: Buffer,
+    variance: Buffer,
+    y: Buffer,
+) -> Iterator[Nest]:
     x, y = merge_spatial(x, y)
     loops = loop_vars("ncijklmo"[: y.type.rank], y.shape)
     c = loops[1]

@@ -27,11 +27,11 @@ def lower_max_pool_with_indices(op: pool.MaxPoolWithIndices, x: Buffer, y: Buffe
     loops = n, c, p, q = loop_vars("ncpq", y.shape)
     r, s = loop_vars("rs", op.kernel)
     cell = read(op.window, x, (n, c), (p, q), (r, s), fill=-inf)
-    wins = call("or", call("eq", cell, y[loops]), call("ne", cell, cell))
+    wins = call("logical_or", call("eq", cell, y[loops]), call("ne", cell, cell))
     spot = place(op.window, (p, q), (r, s))
     if not op.window.stays_inside:  # where all cells are -inf, padding equals the maximum too
         for i, d in zip(spot, x.shape[2:], strict=True):
-            wins = call("and", wins, call("and", call("ge", i, 0), call("lt", i, size(d))))
+            wins = call("logical_and", wins, call("logical_and", call("ge", i, 0), call("lt", i, size(d))))
     found = call("select", wins, offset(x.shape, (n, c, *spot)), pool.NO_CELL)
     yield Nest(indices, loops, loops, smallest(found, r, s))
 
@@ -43,7 +43,7 @@ def lower_max_unpool(op: pool.MaxUnpool, x: Buffer, indices: Buffer, *rest: Buff
     yield pointwise(y, lambda _: Lit(0.0))
     (i,) = loops = loop_vars("i", x.shape)
     index = indices[i]
-    inside = call("and", call("ge", index, 0), call("lt", index, size(elements)))
+    inside = call("logical_and", call("ge", index, 0), call("lt", index, size(elements)))
     yield Nest(y, loops, (index,), x[i], where=inside, parallel=0)
 
 

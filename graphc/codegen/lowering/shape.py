@@ -60,8 +60,12 @@ def merge_around(axis: int, *buffers: Buffer) -> tuple[list[Buffer], int]:
 
 def lower_slice(op: Slice, x: Buffer, y: Buffer) -> Iterator[Nest]:
     loops = loop_vars(NAMES[: y.type.rank], y.shape)
-    yield Nest(y, loops, loops, x[*(size(first) + v * step
-                                    for v, (first, step, _) in zip(loops, op.ranges(x.type), strict=True))])
+    yield Nest(
+        y,
+        loops,
+        loops,
+        x[*(size(first) + v * step for v, (first, step, _) in zip(loops, op.ranges(x.type), strict=True))],
+    )
 
 
 def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:
@@ -82,8 +86,10 @@ def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:
             place = call("select", call("lt", border, before), border, border + size(x.shape[axis]))
             inner, outer = loops[:axis], (place, *loops[axis + 1 :])
             target = *(v + b for v, b in zip(inner, befores, strict=False)), *outer
-            mirrored = (mirror(op.mode, i, *pair, d)
-                        for i, pair, d in zip(outer, op.pairs()[axis:], x.shape[axis:], strict=True))
+            mirrored = (
+                mirror(op.mode, i, *pair, d)
+                for i, pair, d in zip(outer, op.pairs()[axis:], x.shape[axis:], strict=True)
+            )
             yield Nest(y, loops, target, x[*inner, *mirrored])
 
 

@@ -15,7 +15,8 @@ from graphc.ops.scalar import CASTS, Arg, Call, Expr, Lit, call, common_dtype
 _SAME = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow", "max": "Max", "min": "Min", "neg": "Neg",
     "abs": "Abs", "sqrt": "Sqrt", "floor": "Floor", "ceil": "Ceil", "exp": "Exp", "log": "Log", "tanh": "Tanh",
-    "erf": "Erf", "sigmoid": "Sigmoid", "softplus": "Softplus", "and": "And", "or": "Or", "not": "Not",
+    "erf": "Erf", "sigmoid": "Sigmoid", "softplus": "Softplus",
+    "logical_and": "And", "logical_or": "Or", "logical_not": "Not",
     "select": "Where", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "eq": "Equal",
 }  # fmt: skip
 
@@ -41,9 +42,9 @@ def choose_form(expr: Call) -> Form:
         case Call("select", (Call("ge", (x, Lit(0.0))), y, below)) if x == y:
             match below:
                 case Call("mul", (z, Lit(alpha))) if x == z:
-                    return Form("LeakyRelu", (x,), {"alpha": alpha})
+                    return Form("LeakyRelu", (x,), {"alpha": float(alpha)})
                 case Call("mul", (Call("expm1", (z,)), Lit(alpha))) if x == z:
-                    return Form("Elu", (x,), {"alpha": alpha})
+                    return Form("Elu", (x,), {"alpha": float(alpha)})
                 case Call("expm1", (z,)) if x == z:
                     return Form("Elu", (x,), {"alpha": 1.0})
         case Call("expm1", (x,)):

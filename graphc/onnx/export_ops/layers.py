@@ -81,13 +81,13 @@ def write_locally_connected2d(n: NodeWriter, op: LocallyConnected2d) -> None:
 
 def write_batch_norm(n: NodeWriter, op: BatchNorm) -> None:
     """BatchNormalization."""
-    n.emit("BatchNormalization", *n.inputs, epsilon=op.epsilon)
+    n.emit("BatchNormalization", *n.inputs, epsilon=float(op.epsilon))
 
 
 def write_local_response_norm(n: NodeWriter, op: LocalResponseNorm) -> None:
     """LRN, of which ONNX Runtime knows odd sizes only; others as x / conv1x1(x^2)^beta with weights alpha/size."""
     if op.size % 2:
-        return n.emit("LRN", *n.inputs, size=op.size, alpha=op.alpha, beta=op.beta, bias=op.k)
+        return n.emit("LRN", *n.inputs, size=op.size, alpha=float(op.alpha), beta=float(op.beta), bias=float(op.k))
     channels, dtype = check_image(n.node.inputs[0].type), n.dtype.numpy
     distance = np.arange(channels) - np.arange(channels)[:, None]
     near = (distance >= -((op.size - 1) // 2)) & (distance <= op.size // 2)

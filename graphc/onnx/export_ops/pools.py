@@ -75,6 +75,8 @@ def write_upsample_nearest(n: NodeWriter, op: UpsampleNearest) -> None:
 
     Runtimes compute p/(P/H) in float32, which misses some whole numbers from below, such as 7 = 8/(16/14). An axis of
     constant H and P for which that is so is made exactly, with g = gcd(H, P): P/g times as long, then every (H/g)th.
+    For a symbolic size nothing is done: whole factors and P = 2H-1 or 2H+1 are exact (H and P share no divisor), but a
+    runtime may take the neighbour of the right pixel where H and P happen to be 14 and 16.
     """
     before, after = n.node.inputs[0].type.shape, n.node.outputs[0].type.shape
     missed = {i: (b, a) for i, (b, a) in enumerate(zip(before, after, strict=True))

@@ -44,7 +44,11 @@ def read_lp_pool(n: NodeReader) -> None:
 
 
 def read_max_unpool(n: NodeReader) -> None:
-    """MaxUnpool: of the size that its window gives, or of that of a tensor which the indices may have come from."""
+    """MaxUnpool: of the size that its window gives, or of that of a tensor which the indices may have come from.
+
+    With an output_shape, an index counts in the result of that shape, as in ONNX Runtime and as MaxPool gives it.
+    (ONNX's Python reference counts in the default shape and pads that, which no MaxPool's indices fit.)
+    """
     x, indices, kernel = n.image(), n.value(1), read_pair(n, "kernel_shape", 0)
     stride, pads = read_pair(n, "strides", 1), n.integers("pads", (0, 0, 0, 0))
     if len(pads) != 4:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.ir import DimLike, Value
+from graphc.ir import DimLike
 from graphc.onnx.reader import NodeReader
+from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_tensor
 from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
 
@@ -124,9 +125,10 @@ def read_pad(n: NodeReader) -> None:
 
 def read_shape(n: NodeReader) -> None:
     """Shape: of `start` to `end`, known now but for the symbols."""
-    x: Value = n.value(0)
-    start, end = n.integer("start", 0), n.integer("end", x.type.rank)
-    n.fold(np.array(x.type.shape, object)[start:end])
+    x = n.operand(0)
+    shape = x.array.shape if isinstance(x, Constant) else n.value(0).type.shape
+    start, end = n.integer("start", 0), n.integer("end", len(shape))
+    n.fold(np.array(shape, object)[start:end])
 
 
 def read_constant(n: NodeReader) -> None:
