@@ -164,8 +164,8 @@ def test_the_pipeline_stops(count: int, monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("GRAPHC_STOP_AFTER", "-1", "GRAPHC_STOP_AFTER: expected an integer of at least 0, got '-1'"),
         ("GRAPHC_STOP_AFTER", "all", "GRAPHC_STOP_AFTER: expected an integer of at least 0, got 'all'"),
-        ("GRAPHC_NUM_THREADS", "0", "GRAPHC_NUM_THREADS: expected an integer of at least 1, got '0'"),
-        ("GRAPHC_NUM_THREADS", "²", "GRAPHC_NUM_THREADS: expected an integer of at least 1, got '²'"),
+        ("GRAPHC_NUM_THREADS", "0", "GRAPHC_NUM_THREADS: expected an integer from 1 to 1024, got '0'"),
+        ("GRAPHC_NUM_THREADS", "²", "GRAPHC_NUM_THREADS: expected an integer from 1 to 1024, got '²'"),
         ("GRAPHC_DUMP", __file__, "GRAPHC_DUMP: expected a folder, got '.*test_passes_pipeline.py'"),
     ],
 )
