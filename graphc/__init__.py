@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from graphc.driver import compile
     from graphc.errors import GraphcError
     from graphc.ir import Builder, DType, Graph, TensorType, f32
+    from graphc.ir.view import to_networkx
     from graphc.onnx import export_onnx, load
     from graphc.passes import optimize
     from graphc.passes.fully_convolutional import fully_convolutional
     from graphc.reference import run_reference
     from graphc.state import load_state
+    from graphc.text import parse
 
 __version__ = "0.1.0"
 
@@ -38,12 +40,14 @@ _HOME = {
     "optimize": "graphc.passes",
     "run_reference": "graphc.reference",
     "load_state": "graphc.state",
+    "parse": "graphc.text",
+    "to_networkx": "graphc.ir.view",
 }
 _MODULES = ("models", "nn", "ops", "passes", "runtime")
 
 __all__ = [
     "Builder", "DType", "Graph", "GraphcError", "TensorType", "__version__", "build", "compile", "export_onnx", "f32",
-    "fully_convolutional", "load", "load_state", "optimize", "run_reference",
+    "fully_convolutional", "load", "load_state", "optimize", "parse", "run_reference", "to_networkx",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from commands import fail, invoke, succeed
 
 import graphc
 from graphc import ops
@@ -21,27 +21,6 @@ from graphc.errors import FileError
 from graphc.models import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def succeed(*arguments: object) -> list[str]:
-    """The lines on stdout of a command that succeeds and is silent otherwise."""
-    result = run(*arguments)
-    assert (result.exit_code, result.stderr) == (0, ""), result.output
-    return result.stdout.splitlines()
-
-
-def fail(*arguments: object) -> str:
-    """The one line on stderr of a command that fails with status 2."""
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("graphc: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr.removeprefix("graphc: ").rstrip()
 
 
 @pytest.fixture
@@ -176,7 +155,7 @@ def test_dense_options(declare: Callable[[str], str]) -> None:
     declare(TINY)
     assert fail("summary", "lenet5", "--gap", "drop") == "--gap: expected together with --dense only"
     assert fail("summary", "lenet5", "--window", "32x32") == "--window: expected together with --dense only"
-    result = run("summary", "convnet10", "--dense")
+    result = invoke("summary", "convnet10", "--dense")
     assert result.stderr == "graphc: note: 6 layers pad, so scores near a window's edge differ from the classifier's\n"
     assert any("1x10x25x25" in line for line in result.stdout.splitlines())  # (224 - 32) / 8 + 1
 
@@ -185,7 +164,7 @@ def test_bad_usage() -> None:
     for arguments in (("verify",), ("summary", "lenet5", "--shape", "1x0"), ("verify", "lenet5", "--tolerance", "0"),
                       ("summary", "lenet5", "--dense", "--window", "3"), ("run", "lenet5", "x", "--mean", "a"),
                       ("compile", "lenet5"), ("verify", "lenet5", "--threads", "0"), ("absent",)):  # fmt: skip
-        result = run(*arguments)
+        result = invoke(*arguments)
         assert result.exit_code == 2
         assert "Usage: " in result.stderr
         assert "Error: " in result.stderr
@@ -247,7 +226,7 @@ def test_verify(declare: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) 
     assert all(line.endswith(", right") for line in lines)
     right = ops.Tanh.eval
     monkeypatch.setattr(ops.Tanh, "eval", lambda self, *arrays: right(self, *arrays) + 0.1)
-    result = run(*arguments)
+    result = invoke(*arguments)
     assert result.exit_code == 1
     assert all(line.endswith(", wrong from tanh 'tanh_1' on") for line in result.stdout.splitlines())
     assert succeed(*arguments, "--tolerance", 10)
@@ -292,10 +271,10 @@ def test_errors_are_told_without_traceback(
         raise error
 
     monkeypatch.setitem(NETWORKS, "lenet5", interrupted)  # type: ignore[arg-type]
-    result = run("summary", "lenet5")
+    result = invoke("summary", "lenet5")
     assert (result.exit_code, result.output) == (status, message)
     if not isinstance(error, KeyboardInterrupt):
-        assert run("--debug", "summary", "lenet5").exception is error
+        assert invoke("--debug", "summary", "lenet5").exception is error
 
 
 def test_files_are_whole_or_absent(tmp_path: Path) -> None:

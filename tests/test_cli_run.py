@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from graphc import nn
 from graphc.artefact import build
-from graphc.cli import main
 from graphc.cli.results import describe_result, draw_overlay, to_probabilities
 from graphc.cli.running import place_files
 from graphc.driver import compile
@@ -24,25 +24,8 @@ from graphc.passes import fully_convolutional
 from graphc.pictures import class_colour
 from graphc.runtime.network import Network
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["run", *map(str, arguments)])
-
-
-def succeed(*arguments: object) -> list[str]:
-    """The lines on stdout of a run that succeeds and is silent otherwise."""
-    result = run(*arguments)
-    assert (result.exit_code, result.stderr) == (0, ""), result.output
-    return result.stdout.splitlines()
-
-
-def fail(*arguments: object) -> str:
-    """The one line on stderr of a run that fails with status 2."""
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("graphc: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr.removeprefix("graphc: ").rstrip()
+invoke_run, succeed = partial(commands.invoke, "run"), partial(commands.succeed, "run")
+fail = partial(commands.fail, "run", silent=False)  # what went right before is told
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ LAYERS = (
     ("drawing", "images", "layered", "pictures"),
     ("ir",),
     ("ops",),
-    ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "reference", "state"),
+    ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "reference", "state", "text"),
     ("passes", "runtime", "models"),
     ("driver",),
     ("artefact", "summary", "verify"),
