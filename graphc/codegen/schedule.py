@@ -14,6 +14,9 @@ from graphc.ops.scalar import Expr
 # vectors and a broadcast fit 32 (16) registers.
 COPIES = {32: (8, 6, 4, 3, 2), 16: (4, 3, 2)}
 STRIPS = 2
+# Up to this stride, as many contiguous loads and shuffles beat a gather, which loads lane by lane. (GFLOP/s on AVX-512,
+# gathered and so: 3x3 at stride 2, 46 and 61; at stride 3, 23 and 32; but 11x11 at stride 4, 44 and 33.)
+MOST_STRIDE = 3
 CHUNK = 4096  # elements of a nest's only loop that make one task: 16 KiB of float32, half of a first-level cache
 
 
@@ -55,8 +58,9 @@ def choose_vector(
 ) -> Var | None:
     """The variable to run across lanes, or None if scalar code is better than any.
 
-    A contiguous load saves what vectors can save (+1, a store +2). A strided one is gathered lane by lane, at best
-    even: -1 for a small constant stride, whose elements share cache lines, -2 else. A short loop leaves lanes idle.
+    A contiguous load saves what vectors can save (+1, a store +2), one of a small stride less. Others are gathered lane
+    by lane, at best even: -1 for a constant stride whose elements share cache lines, -2 else. A short loop leaves lanes
+    idle.
     """
 
     def score(v: Var) -> float:
@@ -65,13 +69,20 @@ def choose_vector(
         total = 0.0
         for access in accesses:
             stride = stride_along(access.buffer, access.index, v)
-            total += 1 if stride == 1 else 0 if stride == 0 else -1 if stride is not None and abs(stride) <= 8 else -2
+            total += _saving(stride)
         if store is not None:
             total += 2 if stride_along(store.buffer, store.index, v) == 1 else -4
         return total * (min(1.0, v.extent / lanes) if isinstance(v.extent, int) and total > 0 else 1.0)
 
     best = max(candidates, key=score, default=None)
     return best if best is not None and score(best) >= 0 else None
+
+
+def _saving(stride: int | None) -> float:
+    """What vectors save in a load whose lanes lie `stride` elements apart, as a share of a contiguous one."""
+    if stride is None or abs(stride) > 8:
+        return -2
+    return 0 if stride == 0 else 1 / stride if 1 <= stride <= MOST_STRIDE else -1
 
 
 def expressions(nest: Nest) -> Iterator[Expr]:

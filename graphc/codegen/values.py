@@ -8,6 +8,8 @@ from graphc.codegen.arithmetic import constant, emit_primitive
 from graphc.codegen.blocks import (
     I1,
     I8,
+    I32,
+    I64,
     IR_TYPES,
     VOID,
     address,
@@ -20,6 +22,7 @@ from graphc.codegen.blocks import (
     when,
 )  # fmt: skip
 from graphc.codegen.nest import Buffer, Load, Reduce, Size, Var, coefficient, offset, stride_along
+from graphc.codegen.schedule import MOST_STRIDE
 from graphc.ir import Dim, DimLike, DType
 from graphc.ops.scalar import CASTS, COMPARISONS, Call, Expr, Lit
 
@@ -137,7 +140,10 @@ class ValueEmitter:
     def _load_lanes(self, e: Load, step: int | None, inside: ir.Value | None) -> ir.Value:
         """One element for each lane; lanes that are outside, or do not count, read nothing and give the fill."""
         b, type = self.b, ir.VectorType(_stored_type(e.buffer), self.lanes)
-        mask, fill = self._lanes_that(inside), constant(type, e.fill or 0)
+        fill = constant(type, e.fill or 0)
+        if step is not None and 2 <= step <= MOST_STRIDE:
+            return self._load_strided(e, step, self._both(inside, self.lane_mask), fill)
+        mask = self._lanes_that(inside)
         if step == 1:
             place = self._address(e.buffer, e.index)
             if mask is None:
@@ -146,6 +152,32 @@ class ValueEmitter:
         places = self._lane_addresses(e.buffer, e.index)
         name = f"llvm.masked.gather.{mangle(type)}.v{self.lanes}p0"
         return intrinsic(b, name, type, [places, mask or self._all_lanes(), fill])
+
+    def _load_strided(self, e: Load, step: int, mask: ir.Value | None, fill: ir.Constant) -> ir.Value:
+        """Elements `step` apart, by `step` contiguous loads: those between the first and the last lane that counts.
+
+        The lanes that count are neighbours, since an index that grows with the lane is inside for a range of lanes; so
+        what lies between their elements lies in the buffer too.
+        """
+        b, lanes, type = self.b, self.lanes, fill.type
+        low, high = i64(0), i64((lanes - 1) * step + 1)
+        if mask is not None:
+            bits = b.zext(self.as_mask(mask), I64)
+            first = intrinsic(b, "llvm.cttz.i64", I64, [bits, ir.Constant(I1, 0)])  # 64 if no lane counts
+            behind = b.sub(i64(64), intrinsic(b, "llvm.ctlz.i64", I64, [bits, ir.Constant(I1, 0)]))
+            low, high = b.mul(first, i64(step)), b.add(b.mul(b.sub(behind, i64(1)), i64(step)), i64(1))
+        place, result = self._address(e.buffer, e.index), ir.Constant(type, ir.Undefined)
+        for start in range(0, lanes * step, lanes):
+            part = address(b, place, i64(start), type.element)
+            if mask is None and start + lanes <= (lanes - 1) * step + 1:
+                loaded = b.load(part, typ=type, align=_align(e.buffer))
+            else:
+                wanted = self.as_lanes(self.lanes_between(b.sub(low, i64(start)), b.sub(high, i64(start))))
+                loaded = intrinsic(b, f"llvm.masked.load.{mangle(type)}.p0", type, [part, wanted, fill])
+            places = [i * step - start for i in range(lanes)]
+            picks = [lanes + p if 0 <= p < lanes else i for i, p in enumerate(places)]
+            result = b.shuffle_vector(result, loaded, ir.Constant(ir.VectorType(I32, lanes), picks))
+        return result
 
     def _inside(self, e: Load) -> ir.Value | None:
         """Whether the index lies inside the buffer, for a load that may be outside; None if it always does.
@@ -162,9 +194,12 @@ class ValueEmitter:
 
     def _in_range(self, i: Expr, extent: ir.Value) -> ir.Value:
         """Whether 0 <= i < extent: an i1 where all lanes agree, else a mask."""
-        if self.across is not None and coefficient(i, self.across) == 1:
-            first = self._lane0(i)
-            return self.lanes_between(self.b.neg(first), self.b.sub(extent, first))
+        step = coefficient(i, self.across) if self.across is not None else 0
+        if step is not None and step > 0:
+            first = self._lane0(i)  # lane n has first + n*step: the lanes from -first/step to (extent-first)/step, up
+            bounds = (self.b.add(x, i64(step - 1)) for x in (self.b.neg(first), self.b.sub(extent, first)))
+            low, high = (emit_primitive(self.b, "floordiv", [x, i64(step)]) for x in bounds)
+            return self.lanes_between(low, high)
         value = self.value(i, DType.I64)
         if is_vector(value):
             return self.as_mask(self.b.icmp_unsigned("<", value, self.spread(extent)))
