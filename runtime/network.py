@@ -16,6 +16,7 @@ from graphc.ir.types import TensorType, parse_type
 from graphc.settings import MOST_THREADS, num_threads
 
 ABI_VERSION = 1
+REMEMBERED_SHAPES = 64  # input shapes whose sizes are kept: working them out takes 10 us, as much as a small network
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
 # every entry point of runtime/api.ll that Python uses: result and arguments
@@ -66,6 +67,7 @@ class Network:
         self.inputs = tuple((name, parse_type(type)) for name, type in meta["inputs"])
         self.outputs = tuple((name, parse_type(type)) for name, type in meta["outputs"])
         self._symbols: tuple[str, ...] = tuple(meta["symbols"])
+        self._prepared: dict[tuple[tuple[int, ...], ...], tuple[Any, dict[str, int], list[tuple[int, ...]]]] = {}
         self._idle: deque[ctypes.c_void_p] = deque()
         self._idle.append(self._new_handle())
         self._finalizer = weakref.finalize(self, _destroy_all, self._idle, functions["destroy"], owner)
@@ -81,12 +83,8 @@ class Network:
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         arrays = self._arrange(args, named)
-        sizes = bind_sizes(self.inputs, [a.shape for a in arrays])
-        packed = (ctypes.c_int64 * len(self._symbols))(*(sizes[s] for s in self._symbols))
-        results = [
-            np.empty(shape, type.dtype.numpy)
-            for shape, (_, type) in zip(self._output_shapes(packed, sizes), self.outputs, strict=True)
-        ]
+        packed, sizes, shapes = self._prepare(tuple(a.shape for a in arrays))
+        results = [np.empty(shape, t.dtype.numpy) for shape, (_, t) in zip(shapes, self.outputs, strict=True)]
         sources = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
         targets = (ctypes.c_void_p * len(results))(*(a.ctypes.data for a in results))
         try:
@@ -98,6 +96,18 @@ class Network:
         finally:
             self._idle.append(handle)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _prepare(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, dict[str, int], list[tuple[int, ...]]]:
+        """What follows from the shapes of the inputs: the sizes, as a C array and by name, and the output shapes."""
+        known = self._prepared.get(shapes)
+        if known is None:
+            sizes = bind_sizes(self.inputs, shapes)
+            packed = (ctypes.c_int64 * len(self._symbols))(*(sizes[s] for s in self._symbols))
+            known = packed, sizes, self._output_shapes(packed, sizes)
+            if len(self._prepared) >= REMEMBERED_SHAPES:
+                self._prepared.clear()
+            self._prepared[shapes] = known
+        return known
 
     def output_shapes(self, **sizes: int) -> list[tuple[int, ...]]:
         """The shapes of the outputs for these values of N, H and W; InputError if the network cannot take them."""
