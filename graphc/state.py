@@ -19,7 +19,11 @@ def load_state(graph: Graph, path: str | PathLike[str]) -> Graph:
 
 
 def with_params(graph: Graph, arrays: Mapping[str, Array], source: str = "parameters") -> Graph:
-    """`graph` with these parameters; InputError lists every name that does not fit."""
+    """`graph` with these parameters; InputError lists every name that does not fit.
+
+    `<name>.num_batches_tracked`, which PyTorch's batch norm counts while it is trained, is passed over.
+    """
+    arrays = {name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")}
     problems = []
     for name, param in graph.params.items():
         if name not in arrays and param.trainable:
@@ -52,9 +56,9 @@ def read_state(path: str | PathLike[str]) -> dict[str, Array]:
 
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
-    """The text entries beside the arrays of a .safetensors file."""
+    """The text entries beside the arrays of a .safetensors file, in the order of their names."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
+            return dict(sorted((file.metadata() or {}).items()))  # the reader gives them in random order
     except (OSError, SafetensorError) as error:
         raise FileError(f"{path}: cannot be read as safetensors ({error})") from None

@@ -38,10 +38,17 @@ def fold_batch_norm(graph: Graph) -> Graph:
             return tuple(new for old, new in zip(node.inputs, inputs, strict=True) if old not in graph.constants)
         if node in folds:
             affine, chain = folds[node]
-            weight, *bias = (graph.constants[v].array for v in node.inputs[1:])
-            shifted = affine.scale * bias[0] + affine.shift if bias else affine.shift
-            w = builder.constant(_scale_weight(node.op, weight, affine.scale), f"{node.name}.weight")
-            b = builder.constant(shifted.astype(weight.dtype), f"{node.name}.bias")
+            weight, *bias = (graph.constants[v] for v in node.inputs[1:])
+            w = builder.param(
+                builder.fresh(f"{node.name}.weight"),
+                lambda _: _scale_weight(
+                    node.op, weight.array, affine.scale
+                ),  # a summary needs none of the large arrays
+                weight.value.type,
+                trainable=False,
+            )
+            shifted = affine.scale * bias[0].array + affine.shift if bias else affine.shift
+            b = builder.constant(shifted.astype(weight.value.type.dtype.numpy), f"{node.name}.bias")
             op = replace(node.op, bias=True)  # type: ignore[type-var]  # each of LAYERS has this field
             return builder.add(op, (inputs[0], w, b), node.name, [chain[-1].outputs[0].name])
         if isinstance(node.op, BatchNorm) and (alone := _read_affine(graph, node, node.inputs[0])):

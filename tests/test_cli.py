@@ -105,7 +105,10 @@ def test_module_is_runnable() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("lenet", "model 'lenet': did you mean lenet5 or alexnet? expected an .onnx file, module:function or one of "),
+        (
+            "lenet",
+            "model 'lenet': did you mean lenet5 or alexnet or segnet? expected an .onnx file, module:function or one ",
+        ),
         ("nothing", "model 'nothing': expected an .onnx file, module:function or one of xor, mlp, lenet5, "),
         ("mine:absent", "model 'mine:absent': module 'mine' has no attribute 'absent'"),
         ("mine:needy", "model 'mine:needy': TypeError: needy() missing 1 required positional argument: 'size'"),
