@@ -13,10 +13,11 @@ FAMILIES: tuple[tuple[str, tuple[type[Op], ...]], ...] = (
     ("norm", (ops.BatchNorm, ops.LocalResponseNorm)),
     ("activation", (ops.Softmax, ops.LogSoftmax)),
     ("pool", (ops.MaxPool, ops.MinPool, ops.MaxPoolWithIndices, ops.AveragePool, ops.L2Pool, ops.ChannelL2Pool,
-              ops.GlobalAveragePool, ops.GlobalMaxPool, ops.Sum, ops.Mean, ops.ReduceMax, ops.ReduceMin)),
+              ops.GlobalAveragePool, ops.GlobalMaxPool, ops.Sum, ops.Mean, ops.Prod, ops.ReduceMax, ops.ReduceMin,
+              ops.ArgMax, ops.ArgMin)),
     ("join", (ops.Concat,)),
     ("shape", (ops.Identity, ops.Dropout, ops.Flatten, ops.Reshape, ops.Transpose, ops.Split, ops.Slice, ops.Pad,
-               ops.MaxUnpool, ops.UpsampleNearest, ops.UpsampleBilinear, ops.BedOfNails)),
+               ops.Expand, ops.MaxUnpool, ops.UpsampleNearest, ops.UpsampleBilinear, ops.BedOfNails)),
 )  # fmt: skip
 
 

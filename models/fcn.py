@@ -5,6 +5,7 @@ import numpy as np
 from graphc import nn, ops
 from graphc.ir import Array, Builder, Graph, Value, f32
 from graphc.models.vgg import VGG16
+from graphc.nn.arguments import builder_of
 
 
 def fcn(name: str, stride: int, num_classes: int, seed: int, features: int = 4096) -> Graph:
@@ -42,12 +43,12 @@ def upsample_scores(x: Value, scale: int, like: Value, name: str, fixed: bool = 
     Each class has a filter of its own; where `fixed`, it stays what it is. Beyond the border lie zeros, so that scores
     fade there, those of all classes alike.
     """
-    assert x.builder is not None
-    (classes,) = x.type.with_shape(x.type.shape[1]).static_shape()
+    net, classes = builder_of(x), x.type.shape[1]
+    assert isinstance(classes, int)
     kernel = np.tile(bilinear_kernel(scale), (classes, 1, 1, 1))
-    weight = x.builder.param(f"{name}.weight", kernel, trainable=not fixed)
+    weight = net.param(f"{name}.weight", kernel, trainable=not fixed)
     op = ops.ConvTranspose2d((scale, scale), (scale // 2,) * 4, groups=classes, bias=False)
-    y = x.builder.apply(op, x, weight, name=name)
+    y = net.apply(op, x, weight, name=name)
     return nn.slice(y, (2, 3), (0, 0), like.type.shape[2:])
 
 

@@ -45,7 +45,7 @@ class Conversion:
         if not all(v in self.new or v in self.graph.constants for v in node.inputs):
             return
         try:
-            for rule in (self._pass_flattened, self._convolve, self._pool, self._map_cells):
+            for rule in (self._pass_flattened, self._convolve, self._pool, self._map_cells, self._reshape):
                 if (value := rule(node)) is not None:
                     self.new[node.outputs[0]] = value
                     return
@@ -142,6 +142,16 @@ class Conversion:
         self.cells[node.outputs[0]] = first
         shape = (first.c, 1, 1) if isinstance(op, ops.Elementwise) else None
         return self._apply(node, op, *(self.use(v, shape if v in constants else None) for v in node.inputs))
+
+    def _reshape(self, node: Node) -> Value | None:
+        """A reshape that leaves height and width alone, as in a channel shuffle, with those of the larger image."""
+        (x, *_), (y,) = node.inputs, node.outputs[:1]
+        if not isinstance(node.op, ops.Reshape) or x not in self.new or x in self.cells or x.type.rank < 3:
+            return None
+        if self._native(x).shape[-2:] != self._native(y).shape[-2:]:
+            return None
+        new = self.new[x]
+        return self._apply(node, ops.Reshape((*node.op.shape[:-2], *new.type.shape[-2:])), new)
 
     def _keep(self, node: Node) -> tuple[Value, ...]:
         """Any other node as it is, if it neither holds the size of the image nor reads the whole of it."""

@@ -6,9 +6,9 @@ from graphc.ir import Builder, Graph, Node, Op, Value
 # Ops whose result is their input wherever both have the same type: then nothing is padded, joined, cut off or resized,
 # and the dims that are reduced are 1.
 KEEPERS = (
-    *(ops.Identity, ops.Dropout, ops.Reshape, ops.Flatten, ops.Concat, ops.Split, ops.Pad),
+    *(ops.Identity, ops.Dropout, ops.Reshape, ops.Flatten, ops.Concat, ops.Split, ops.Pad, ops.Expand),
     *(ops.UpsampleNearest, ops.UpsampleBilinear, ops.BedOfNails),
-    *(ops.Sum, ops.Mean, ops.ReduceMax, ops.ReduceMin, ops.GlobalAveragePool, ops.GlobalMaxPool),
+    *(ops.Sum, ops.Mean, ops.Prod, ops.ReduceMax, ops.ReduceMin, ops.GlobalAveragePool, ops.GlobalMaxPool),
 )
 
 

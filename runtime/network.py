@@ -111,20 +111,21 @@ class Network:
 
     def output_shapes(self, **sizes: int) -> list[tuple[int, ...]]:
         """The shapes of the outputs for these values of N, H and W; InputError if the network cannot take them."""
-        packed = (ctypes.c_int64 * len(self._symbols))(*(self._size(sizes, s) for s in self._symbols))
-        return self._output_shapes(packed, sizes)
+        return self._output_shapes(self._pack(sizes), sizes)
 
     def workspace_bytes(self, **sizes: int) -> int:
         """The memory in bytes that a run of these sizes takes beside inputs, outputs and weights."""
-        packed = (ctypes.c_int64 * len(self._symbols))(*(self._size(sizes, s) for s in self._symbols))
-        result = int(self._functions["workspace"](packed))
+        result = int(self._functions["workspace"](self._pack(sizes)))
         self._check(-min(result, 0), sizes)
         return result
 
-    def _size(self, sizes: Mapping[str, int], symbol: str) -> int:
-        if symbol not in sizes:
-            raise InputError(f"network '{self.name}': expected sizes {', '.join(self._symbols)}, {symbol} is missing")
-        return sizes[symbol]
+    def _pack(self, sizes: Mapping[str, int]) -> Any:
+        """The sizes as the native code takes them; InputError unless there is a 64-bit integer for each symbol."""
+        fit = all(isinstance(size, int | np.integer) and -(2**63) <= size < 2**63 for size in sizes.values())
+        if sizes.keys() != set(self._symbols) or not fit:
+            got = ", ".join(f"{s}={size}" for s, size in sizes.items()) or "none"
+            raise InputError(f"network '{self.name}': expected sizes {', '.join(self._symbols) or 'none'}, got {got}")
+        return (ctypes.c_int64 * len(self._symbols))(*(sizes[s] for s in self._symbols))
 
     def _output_shapes(self, packed: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         shapes = []

@@ -19,7 +19,7 @@ from graphc.ir import Array, DType, Op, TensorType, dims
 from graphc.ir.sizes import bind_sizes
 from graphc.ops.scalar import PRIMITIVES, Call, Expr, Lit
 
-REDUCERS: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.max, "min": np.min}
+REDUCERS: dict[str, Callable[..., Any]] = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
 GARBAGE = -987654321  # what integer buffers hold before anything is stored; float buffers hold NaN
 
 

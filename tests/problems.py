@@ -241,9 +241,69 @@ def concat(draw: st.DrawFn) -> Problem:
 
 
 @st.composite
-def reduce(draw: st.DrawFn, make: Callable[..., Op], tolerance: float = SUMS) -> Problem:
+def reduce(draw: st.DrawFn, make: Callable[..., Op], data: Data = normal, tolerance: float = SUMS) -> Problem:
     axes = draw(st.sampled_from([None, (0,), (1,), (2,), (3,), (2, 3), (1, 2), (0, 3), (1, 2, 3), (0, 1, 2, 3)]))
-    return Problem(make(axes, draw(st.booleans())), (image(draw(st.integers(1, 5))),), tolerance)
+    return Problem(make(axes, draw(st.booleans())), (image(draw(st.integers(1, 5)), data),), tolerance)
+
+
+FUSED = (  # with the dtypes of x0, x1, ...: what the import of ONNX writes and no other op has
+    ("(tanh(x0) * select(gt(x0, 0.5), x0, -x0))", "f32"),
+    ("round((x0 * 3.0))", "f32"),
+    ("fmod(x0, x1)", "f32 f32"),
+    ("(expm1(x0) + erf(x0))", "f32"),
+    ("select(gt(x0, 0), 1, select(lt(x0, 0), -1, x0))", "f32"),
+    ("select(gt(x0, 0), 1, select(lt(x0, 0), -1, x0))", "i32"),
+    ("fmod(x0, x1)", "i32 i32"),
+    ("(x0 / x1)", "i64 i64"),
+    ("select(ne(lt(x0, 0), lt(x1, 0)), (x0 + x1), x0)", "i64 i64"),
+    ("logical_or(logical_not(x0), ne(x0, x1))", "bool bool"),
+    ("select(x0, x1, x2)", "bool i64 i64"),
+    ("to_i32(x0)", "f32"),
+    ("to_i64(x0)", "f32"),
+    ("to_f32(x0)", "i64"),
+    ("to_i32(x0)", "i64"),
+    ("to_bool(x0)", "i32"),
+    ("to_f32(x0)", "bool"),
+    ("to_f32(ne(x0, x0))", "f32"),
+    ("eq(abs(x0), inf)", "f32"),
+)
+
+
+def anything(dtype: DType) -> Data:
+    """Floats, small integers without 0 (a division by which ONNX leaves open), or booleans."""
+    if dtype == DType.BOOL:
+        return lambda rng, shape: rng.integers(0, 2, shape).astype(np.bool_)
+    if dtype.is_float:
+        return lambda rng, shape: (3 * normal(rng, shape)).astype(dtype.numpy)
+    return lambda rng, shape: (rng.choice([-1, 1], shape) * rng.integers(1, 9, shape)).astype(dtype.numpy)
+
+
+@st.composite
+def fused(draw: st.DrawFn) -> Problem:
+    expression, dtypes = draw(st.sampled_from(FUSED))
+    c, types = draw(st.integers(1, 4)), [DType(name) for name in dtypes.split()]
+    return Problem(ops.Fused(expression), tuple(Input(TensorType(t, (N, c, H, W)), anything(t)) for t in types))
+
+
+def near_one(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.uniform(0.98, 1.02, shape).astype(np.float32)
+
+
+@st.composite
+def arg_reduce(draw: st.DrawFn, make: Callable[..., Op]) -> Problem:
+    dtype = draw(st.sampled_from([DType.F32, DType.I64]))  # of few integers, some are equal
+    x = Input(TensorType(dtype, (N, draw(st.integers(1, 4)), H, W)), anything(dtype))
+    return Problem(make(draw(st.integers(-4, 3)), draw(st.booleans()), draw(st.booleans())), (x,))
+
+
+@st.composite
+def expand(draw: st.DrawFn) -> Problem:
+    c = draw(st.integers(1, 3))
+    x, shape = draw(st.sampled_from([
+        (f32(N, 1, H, W), (N, c, H, W)), (f32(N, 1, H, W), (2, N, c, H, W)), (f32(N, c, H, 1), (1, 5)),
+        (f32(1, H, 1), (3, 1, 4)), (f32(H, W), (c, H, W)), (f32(N, c, 1, W), (W, W)), (f32(), (2, 3)),
+    ]))  # fmt: skip
+    return Problem(ops.Expand(shape), (Input(x),))
 
 
 @st.composite
@@ -277,7 +337,7 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     **{op.name: broadcast(op) for op in (ops.Add(), ops.Sub(), ops.Mul(), ops.Maximum(), ops.Minimum())},
     "div": broadcast(ops.Div(), normal, positive),
     "pow": broadcast(ops.Pow(), positive, normal),
-    "fused": elementwise(ops.Fused("(tanh(x0) * select(gt(x0, 0.5), x0, -x0))")),
+    "fused": fused(),
     "max_pool": pool(ops.MaxPool, "dilation", "ceil_mode"),
     "min_pool": pool(ops.MinPool, "dilation", "ceil_mode"),
     "max_pool_with_indices": pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode"),
@@ -306,8 +366,12 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "pad": shapes4(_pad, least_size=3),
     "sum": reduce(ops.Sum),
     "mean": reduce(ops.Mean),
+    "prod": reduce(ops.Prod, near_one),
     "reduce_max": reduce(ops.ReduceMax),
     "reduce_min": reduce(ops.ReduceMin),
+    "arg_max": arg_reduce(ops.ArgMax),
+    "arg_min": arg_reduce(ops.ArgMin),
+    "expand": expand(),
     "mean_squared_error": st.builds(lambda c: Problem(
         ops.MeanSquaredError(), (image(c), image(c)), SUMS), st.integers(1, 3)),
     "binary_cross_entropy_with_logits": st.builds(lambda c: Problem(

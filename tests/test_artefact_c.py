@@ -91,7 +91,7 @@ def test_example_in_the_header_runs(
 
 
 def test_wild_names_stay_names(tmp_path: Path) -> None:
-    builder = graphc.Builder("*/ int x; /*\n#error")
+    builder = graphc.Builder("*/ int x; /* #error")
     names = ["*/ int y; /*", "net", "int", "größe", "a b", "a-b", "%s??/"]
     values = [builder.input(n, graphc.f32("N", 1, "H", "W")) for n in names]
     total = values[0]

@@ -105,10 +105,7 @@ def test_module_is_runnable() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (
-            "lenet",
-            "model 'lenet': did you mean lenet5 or alexnet or segnet? expected an .onnx file, module:function or one ",
-        ),
+        ("lenet", "model 'lenet': did you mean lenet5 or alexnet or segnet? expected an .onnx file, module"),
         ("nothing", "model 'nothing': expected an .onnx file, module:function or one of xor, mlp, lenet5, "),
         ("mine:absent", "model 'mine:absent': module 'mine' has no attribute 'absent'"),
         ("mine:needy", "model 'mine:needy': TypeError: needy() missing 1 required positional argument: 'size'"),
@@ -293,3 +290,11 @@ def test_files_are_whole_or_absent(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="folder: cannot be written"), replace_file(tmp_path / "folder") as file:
         file.write(b"x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_full_device_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "graphc", "summary", "xor"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (run.returncode, run.stderr) == (2, "graphc: the result cannot be written: No space left on device\n")

@@ -56,6 +56,19 @@ def test_peak_memory_grows_with_the_image_and_matches_the_code() -> None:
         assert 0 <= net.workspace_bytes(**sizes) - plan.peak_bytes(sizes) <= 64
 
 
+def test_no_name_of_a_layer_meets_one_of_the_plan() -> None:
+    net = Builder("net")
+    x = net.input("x", f32(1, 2, 64, 64))
+    total = nn.sum(x, name="sum")
+    others = [nn.mul(x, float(i + 2), name=name) for i, name in enumerate(("output 5", "sum.1", "sum.2", "sum.3"))]
+    outputs = [total, *(nn.neg(y) for y in others), others[0], x]
+    graph = net.build(**{f"y{i}": v for i, v in enumerate(outputs)})
+    image = np.random.default_rng(0).standard_normal((1, 2, 64, 64)).astype(np.float32)
+    expected = run_reference(graph, [image])
+    for a, b in zip(compile(graph, optimized=False)(image), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3)
+
+
 def test_equal_layers_share_one_function() -> None:
     plan = make_plan(residual_network(), make_target())
     keys = [s.kernel.key for s in plan.steps if s.node.op.name == "conv2d"]
@@ -116,3 +129,10 @@ def test_everything_without_code_is_named_at_once() -> None:
         make_plan(graph, make_target())
     assert len(caught.value.problems) == 2
     assert "'first'" in str(caught.value) and "'last'" in str(caught.value)
+
+
+def test_more_dims_than_there_is_code_for() -> None:
+    net = Builder("net")
+    y = nn.transpose(net.input("x", f32(*range(2, 11))), (1, 0, *range(2, 9)), name="swap")
+    with pytest.raises(UnsupportedError, match="transpose 'swap': no code generation for more than 8 dims, got 9"):
+        compile(net.build(y))

@@ -39,6 +39,9 @@ def test_a_name_is_used_once() -> None:
 def test_names_that_no_text_can_hold(name: str) -> None:
     with pytest.raises(GraphError, match="expected a printable name without quotes or backslashes"):
         Builder("net").input(name, f32("N"))
+    for net, output in ((Builder(name), "y"), (Builder("net"), name)):
+        with pytest.raises(GraphError, match="expected a printable name without quotes or backslashes"):
+            net.build(**{output: net.input("x", f32("N"))})
 
 
 def test_values_of_another_network() -> None:
@@ -48,6 +51,13 @@ def test_values_of_another_network() -> None:
         mine.apply(ops.Add(), x, y, name="sum")
     with pytest.raises(GraphError, match="network 'mine': output 'out' belongs to another network"):
         mine.build(out=y)
+
+
+def test_symbol_that_no_input_gives() -> None:
+    net = Builder("net")
+    x = net.apply(ops.UpsampleNearest(size=(dims.symbol("P"), 5)), net.input("image", f32(1, 3, 4, 4)), name="up")
+    with pytest.raises(GraphError, match=r"upsample_nearest 'up': f32\[1,3,P,5\] depends on P, .* no input"):
+        net.build(x)
 
 
 def test_shapes_that_do_not_fit_name_the_layer() -> None:

@@ -26,7 +26,7 @@ from graphc.models import (
 )  # fmt: skip
 from graphc.models.pages import digit_windows
 from graphc.reference import run_reference
-from graphc.state import read_metadata
+from graphc.state import read_metadata, with_params
 from graphc.summary import summarize
 
 SEGMENTATION = ("unet", "segnet", "fcn32s", "fcn16s", "fcn8s")
@@ -161,6 +161,14 @@ def test_class_counts_and_sizes_are_free() -> None:
     assert str(resnet18(10, size=64).inputs[0].type) == "f32[N,3,64,64]"
     assert str(lenet5(26).outputs[0].type) == "f32[N,26]"
     assert [str(v.type) for v in (mlp([4, 3, 2]).inputs[0], mlp([4, 3, 2]).outputs[0])] == ["f32[N,4]", "f32[N,2]"]
+
+
+def test_weights_trained_by_pytorch_may_hold_its_counters() -> None:
+    arrays = {name: p.array for name, p in resnet18(10, size=32).params.items()}
+    graph = with_params(resnet18(10, size=32, seed=1), {**arrays, "bn1.num_batches_tracked": np.array(7)})
+    np.testing.assert_array_equal(graph.params["conv1.weight"].array, arrays["conv1.weight"])
+    with pytest.raises(InputError, match=r"^parameters: unexpected bn1\.batches$"):
+        with_params(resnet18(10, size=32), {**arrays, "bn1.batches": np.array(7)})
 
 
 def test_xor_is_exclusive_or() -> None:

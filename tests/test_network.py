@@ -215,8 +215,11 @@ def test_networks_come_and_go() -> None:
 
 def test_sizes_without_a_network_of_that_size() -> None:
     net = compile(two_layer())
-    with pytest.raises(InputError, match="expected sizes N, H, W, W is missing"):
+    with pytest.raises(InputError, match=r"expected sizes N, H, W, got N=1, H=8$"):
         net.output_shapes(N=1, H=8)
+    for wrong in ({"H": 8, "W": 8, "Q": 4}, {"H": 2**64 + 8, "W": 8}, {"H": 8.5, "W": 8}):
+        with pytest.raises(InputError, match="expected sizes N, H, W, got N=1, H="):
+            net.workspace_bytes(N=1, **wrong)
     with pytest.raises(InputError, match="a size is less than 1 or more than 2147483647"):
         net.output_shapes(N=1, H=0, W=8)
     with pytest.raises(InputError, match="too large"):
@@ -250,3 +253,14 @@ def test_the_dump_holds_graphs_plan_and_code(tmp_path: Path, monkeypatch: pytest
     assert {"00_input.txt", "plan.txt", "module.s"} <= names
     assert any(n.startswith("graphc_nest_conv2d") and n.endswith(".ll") for n in names)
     assert "nest_conv2d" in (tmp_path / "plan.txt").read_text()
+
+
+@pytest.mark.parametrize("optimized", [True, False])
+def test_constants_that_are_no_numbers(optimized: bool) -> None:
+    net = Builder("net")
+    x = net.input("x", f32("N"))
+    nan, inf = (net.constant(np.array(c, np.float32)) for c in (np.nan, np.inf))
+    graph = net.build(nn.maximum(x, nan), nn.minimum(nan, x), nn.minimum(x, inf), nn.mul(nn.relu(x), -np.inf))
+    image = np.array([-1.5, 0.0, 2.0, np.inf, np.nan], np.float32)
+    for a, b in zip(compile(graph, optimized=optimized)(image), run_reference(graph, [image]), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,12 +1,13 @@
 """Layer functions: the nodes and parameters that they add, and errors that name the layer."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from graphc import nn, ops
-from graphc.errors import GraphcError, GraphError
+from graphc.errors import GraphcError, GraphError, ShapeError
 from graphc.ir import Builder, DType, Graph, TensorType, Value, f32, parse_type
 from graphc.nn.arguments import PaddingLike, PairLike
 from graphc.reference import run_reference
@@ -59,6 +60,10 @@ LAYERS: dict[str, tuple[Callable[[Value], Value], str]] = {
     "matmul": (lambda x: nn.matmul(x, nn.transpose(x, (0, 1, 3, 2))), "f32[N,4,H,H]"),
     "sum": (nn.sum, "f32[1,1,1,1]"),
     "mean": (lambda x: nn.mean(x, [2, -1], keepdims=False), "f32[N,4]"),
+    "prod": (lambda x: nn.prod(x, (1,), keepdims=False), "f32[N,H,W]"),
+    "arg_max": (lambda x: nn.arg_max(x, 1), "i64[N,1,H,W]"),
+    "arg_min": (lambda x: nn.arg_min(x, -1, keepdims=False), "i64[N,4,H]"),
+    "expand": (lambda x: nn.expand(x, (2, 1, 1, 1, 1)), "f32[2,N,4,H,W]"),
     "reduce_max": (lambda x: nn.reduce_max(x, (0,)), "f32[1,4,H,W]"),
     "reduce_min": (lambda x: nn.reduce_min(x, (0,)), "f32[1,4,H,W]"),
     "mean_squared_error": (two(nn.mean_squared_error), "f32[]"),
@@ -233,6 +238,26 @@ def test_errors_name_the_layer(layer: Callable[[Value], object], message: str) -
     net = Builder("net")
     with pytest.raises(GraphcError, match=message):
         layer(net.input("x", f32("N", 4, "H", "W")))
+
+
+@pytest.mark.parametrize(
+    ("expr", "dtypes", "message"),
+    [
+        ("(x0 / x1)", "bool bool", "div wants numbers, got bool"),
+        ("sqrt(x0)", "i32", "sqrt wants floats, got i32"),
+        ("(x0 * 0.5)", "i64", "mul wants integers beside an operand of i64, got 0.5"),
+        ("max(x0, -inf)", "i64", "max wants integers beside an operand of i64, got -inf"),
+        ("(x0 % x1)", "i64 i64", "mod of i64 wants a positive number to divide by, got x1"),
+        ("(x0 // -3)", "i64", "floordiv of i64 wants a positive number to divide by, got -3"),
+        ("(x0 + x1)", "bool bool", "add wants numbers, got bool"),
+        ("logical_not(x0)", "f32", "logical_not wants booleans, got f32"),
+    ],
+)
+def test_elements_that_a_primitive_does_not_take(expr: str, dtypes: str, message: str) -> None:
+    net = Builder("net")
+    inputs = [net.input(f"x{i}", parse_type(f"{t}[N]")) for i, t in enumerate(dtypes.split())]
+    with pytest.raises(ShapeError, match=f"fused 'y': {re.escape(message)}"):
+        net.apply(ops.Fused(expr), *inputs, name="y")
 
 
 def test_values_of_two_networks_do_not_mix() -> None:

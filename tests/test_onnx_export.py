@@ -112,12 +112,21 @@ def two_names(x: Value) -> dict[str, Value]:
     [
         lambda x: {"out": nn.relu(x, name="y")},
         two_names,
+        lambda x: dict.fromkeys(("first", "second"), nn.relu(x, name="y")),
         lambda x: {"out": x, "y": nn.relu(x)},
         lambda x: {"x": x, "y": nn.relu(x)},
         lambda x: {"a": nn.neg(nn.relu(x, name="a"), name="b"), "b": nn.abs(x, name="c")},
         lambda x: {"p": x.builder.constant(np.ones(3, np.float32), "k"), "y": nn.relu(x)},
     ],
-    ids=["renamed", "several names", "input", "input itself", "name of another value", "parameter"],
+    ids=[
+        "renamed",
+        "several names",
+        "several other names",
+        "input",
+        "input itself",
+        "name of another value",
+        "parameter",
+    ],
 )
 def test_output_names(make: Callable[[Value], dict[str, Value]]) -> None:
     graph = net_of(make)
@@ -239,6 +248,13 @@ def test_all_that_cannot_be_exported_is_listed() -> None:
 def test_opset_is_checked(opset: int) -> None:
     with pytest.raises(UnsupportedError, match=f"opset: expected 13 to {defs.onnx_opset_version()}, got {opset}"):
         to_model(declare_network(), opset)
+
+
+def test_last_window_of_ceil_mode_behind_an_image_of_constant_size() -> None:
+    net = Builder("net")
+    x = net.input("x", f32(2, 3, 6, 9))
+    pools = [nn.max_pool(x, 1, 3, ceil_mode=True), nn.average_pool(x, 2, 3, (0, 0, 1, 1), ceil_mode=True)]
+    check_export(net.build(*pools, nn.max_pool(x, (5, 8), 2, ceil_mode=True)), random_inputs(net.build(x), {}))
 
 
 def test_every_opset_passes_the_checker() -> None:

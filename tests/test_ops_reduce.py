@@ -16,11 +16,17 @@ from graphc.codegen.nest import Nest
 from graphc.errors import InputError, ShapeError
 from graphc.ir import Array, DType, Op, TensorType, f32, parse_type
 from graphc.ops.loss import BinaryCrossEntropyWithLogits, L2Penalty, MeanSquaredError, SoftmaxCrossEntropy
-from graphc.ops.reduce import Mean, ReduceMax, ReduceMin, ReduceOp, Sum
+from graphc.ops.reduce import ArgMax, ArgMin, ArgReduceOp, Mean, Prod, ReduceMax, ReduceMin, ReduceOp, Sum
 
 Lowering = Callable[..., Iterator[Nest]]
 REDUCTIONS = (Sum, Mean, ReduceMax, ReduceMin)
-NUMPY: dict[type[ReduceOp], Callable[..., Array]] = {Sum: np.sum, Mean: np.mean, ReduceMax: np.max, ReduceMin: np.min}
+NUMPY: dict[type[ReduceOp], Callable[..., Array]] = {
+    Sum: np.sum,
+    Mean: np.mean,
+    Prod: np.prod,
+    ReduceMax: np.max,
+    ReduceMin: np.min,
+}
 sides = st.integers(1, 5)
 all_axes = st.none() | st.lists(st.integers(0, 3), unique=True).map(tuple)
 
@@ -46,7 +52,7 @@ def blocked(lowering: Lowering) -> Lowering:
     return lambda op, *buffers: lowering(op, *(replace(b, layout=Layout(8)) if b.type.rank > 1 else b for b in buffers))
 
 
-@pytest.mark.parametrize("make", REDUCTIONS)
+@pytest.mark.parametrize("make", NUMPY)
 @given(axes=all_axes, keepdims=st.booleans(), h=sides, w=sides)
 def test_reductions(make: type[ReduceOp], axes: tuple[int, ...] | None, keepdims: bool, h: int, w: int) -> None:
     x = draw(2, 3, h, w)
@@ -72,6 +78,26 @@ def test_reductions_keep_the_dtype(make: type[ReduceOp], dtype: type[np.generic]
     assert y.dtype == dtype
 
 
+@pytest.mark.parametrize("make", [ArgMax, ArgMin])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_indices_of_extremes(make: type[ArgReduceOp], last: bool, axis: int) -> None:
+    """Of equal elements the first or the last; of NaNs, which are both extremes, too."""
+    x = np.random.default_rng(0).integers(0, 3, (4, 3, 7)).astype(np.float32)
+    x[2, 1, 3] = x[2, 1, 5] = np.nan
+    for keepdims in (False, True):
+        op = make(axis, keepdims, last)
+        y = check(op, nests.lower_arg_extreme, (f32("N", 3, "W"), x), N=4, W=7)
+        best = np.take_along_axis(x, y if keepdims else np.expand_dims(y, axis), axis)
+        np.testing.assert_array_equal(best, (np.max if make is ArgMax else np.min)(x, axis=axis, keepdims=True))
+    assert make(-1, False, last).eval(x)[2, 1] == (5 if last else 3)
+
+
+def test_a_long_product_runs_in_blocks() -> None:
+    x = np.exp(draw(3 * nests.BLOCK - 1) / 100).astype(np.float32)
+    check(Prod(), nests.lower_reduce, (f32("N"), x), N=len(x))
+
+
 @pytest.mark.parametrize("make", REDUCTIONS)
 def test_a_nan_is_passed_on(make: type[ReduceOp]) -> None:
     x = draw(2, 3, 4, 5)
@@ -85,6 +111,8 @@ def test_a_nan_is_passed_on(make: type[ReduceOp]) -> None:
     [
         (Sum((0, -4)), "f32[N,3,H,W]", r"axes must differ, got \(0, -4\)"),
         (Sum((4,)), "f32[N,3,H,W]", "axis must lie from -4 to 3 for x f32.*, got 4"),
+        (ArgMax(2), "f32[N,3]", "axis must lie from -2 to 1 for x f32.*, got 2"),
+        (ArgMin(0), "bool[N]", r"expected numbers, got bool\[N\]"),
         (Mean(), "i64[N]", r"expected float elements, got i64\[N\]"),
         (ReduceMax(), "bool[N]", r"expected numbers, got bool\[N\]"),
         (L2Penalty(), "i64[N]", r"expected float elements, got i64\[N\]"),

@@ -4,6 +4,7 @@ Exit status: 0; 1 if a check failed; 2 if something is wrong with the arguments,
 something is wrong with graphc; 130 after Ctrl-C.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,8 @@ def explain(error: Exception) -> tuple[str, int]:
             return str(error), 2
         case MemoryError():
             return "not enough memory", 2
+        case OSError(errno=errno.ENOSPC | errno.EIO):  # of stdout, or of a library's own file
+            return f"{error.filename or 'the result'} cannot be written: {error.strerror}", 2
     return f"internal error, please report it with what --debug shows: {error!r}", os.EX_SOFTWARE
 
 

@@ -1,7 +1,7 @@
 """Each primitive of graphc/ops/scalar.py as LLVM instructions, for scalars and vectors alike."""
 
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, isnan
 
 from llvmlite import ir
 
@@ -13,7 +13,7 @@ from graphc.ops.scalar import CASTS, COMPARISONS
 
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_INT = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv", "logical_and": "and_", "logical_or": "or_"}
+_INT = {"add": "add", "sub": "sub", "mul": "mul", "logical_and": "and_", "logical_or": "or_"}
 
 
 def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value]) -> ir.Value:
@@ -42,6 +42,8 @@ def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value]) -> ir.Val
 
 def has_code(fn: str, dtype: DType) -> bool:
     """Whether the primitive can be emitted for operands of this dtype: transcendental functions are float32 only."""
+    if fn in ("floordiv", "mod"):
+        return not dtype.is_float
     return (
         fn in CASTS
         or fn in COMPARISONS
@@ -65,10 +67,10 @@ def constant(type: ir.Type, value: float | int) -> ir.Constant:
 
 
 def identity_of(kind: str, type: ir.Type) -> ir.Constant:
-    """The number that changes nothing in a reduction: 0 for a sum, the least number for a maximum."""
+    """The number that changes nothing in a reduction: 0 for a sum, 1 for a product, the least number for a maximum."""
     element = type.element if isinstance(type, ir.VectorType) else type
-    if kind == "sum":
-        return constant(type, 0)
+    if kind in ("sum", "prod"):
+        return constant(type, int(kind == "prod"))
     if isinstance(element, (ir.FloatType, ir.DoubleType)):
         return constant(type, -inf if kind == "max" else inf)
     least = -(1 << (element.width - 1))
@@ -89,9 +91,16 @@ def _extreme(comparison: str) -> Callable[[ir.IRBuilder, ir.Value, ir.Value], ir
             x, y = y, x
         # an unordered comparison is false, so `picked` is x where x is NaN: x86's maxps with its operands swapped
         picked = b.select(b.fcmp_ordered(comparison, y, x), y, x)
-        return picked if isinstance(y, ir.Constant) else b.select(b.fcmp_unordered("uno", y, y), y, picked)
+        return picked if _is_number(y) else b.select(b.fcmp_unordered("uno", y, y), y, picked)
 
     return emit
+
+
+def _is_number(value: ir.Value) -> bool:
+    """Whether the value is a constant without a NaN."""
+    if not isinstance(value, ir.Constant):
+        return False
+    return not any(isnan(e.constant) for e in (value.constant if is_vector(value) else [value]))
 
 
 def _floordiv(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -105,6 +114,24 @@ def _mod(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
     remainder = b.srem(x, y)
     negative = b.icmp_signed("<", remainder, constant(x.type, 0))
     return b.add(remainder, b.select(negative, y, constant(x.type, 0)))
+
+
+def _divide(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Integer division towards zero; by 0 it is 0, and by -1 the number negated: CPUs trap where that overflows."""
+    quotient = b.sdiv(x, _divisor(b, y))
+    quotient = b.select(b.icmp_signed("==", y, constant(y.type, -1)), b.neg(x), quotient)
+    return b.select(b.icmp_signed("==", y, constant(y.type, 0)), y, quotient)
+
+
+def _fmod(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The exact remainder of the division towards zero, with the sign of x (libm's fmod); of integers by 0 it is 0."""
+    return b.frem(x, y) if is_float(x) else b.srem(x, _divisor(b, y))
+
+
+def _divisor(b: ir.IRBuilder, y: ir.Value) -> ir.Value:
+    """An integer y, but 1 for 0 and -1, by which a division may trap."""
+    near = b.icmp_unsigned("<", b.add(y, constant(y.type, 1)), constant(y.type, 2))
+    return b.select(near, constant(y.type, 1), y)
 
 
 def _neg(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
@@ -131,6 +158,15 @@ def _rounded(name: str) -> Callable[[ir.IRBuilder, ir.Value], ir.Value]:
         return b.select(b.fcmp_ordered("<", _abs(b, x), constant(x.type, limit)), exact, x)
 
     return emit
+
+
+def _round(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """To the nearest integer, half to even: adding 2^23 (2^52) leaves no bit for a fraction. Keeps the sign of zero."""
+    limit = constant(x.type, 2.0**23 if isinstance(_element(x), ir.FloatType) else 2.0**52)
+    magnitude = _abs(b, x)
+    whole = b.fsub(b.fadd(magnitude, limit), limit)
+    whole = b.select(b.fcmp_ordered("<", magnitude, limit), whole, magnitude)  # from there on every float is whole
+    return intrinsic(b, f"llvm.copysign.{mangle(x.type)}", x.type, [whole, x])
 
 
 def _sqrt(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
@@ -162,6 +198,9 @@ _OTHERS: dict[str, Callable[..., ir.Value]] = {
     "min": _extreme("<"),
     "floordiv": _floordiv,
     "mod": _mod,
+    "div": _divide,  # of integers
+    "fmod": _fmod,
+    "round": _round,
     "neg": _neg,
     "abs": _abs,
     "sqrt": _sqrt,

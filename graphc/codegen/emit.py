@@ -216,7 +216,7 @@ class NestEmitter(ValueEmitter):
         return tuple(results) if copies > 1 else results[0]
 
     def _combine(self, kind: str, x: ir.Value, y: ir.Value) -> ir.Value:
-        return emit_primitive(self.b, "add" if kind == "sum" else kind, [x, y])
+        return emit_primitive(self.b, {"sum": "add", "prod": "mul"}.get(kind, kind), [x, y])
 
     def _accumulate(self, e: Reduce, so_far: ir.Value) -> ir.Value:
         """One more element; lanes that do not count keep what they have where the lanes are the reduction's own."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.layout import DENSE, Layout
-from graphc.errors import ShapeError
+from graphc.errors import ShapeError, UnsupportedError
 from graphc.ir import Dim, DimLike, DType, TensorType, dims
 from graphc.ops.scalar import Call, Expr, ExprLike, Lit, call
 
@@ -38,6 +38,10 @@ class Buffer:
     def get(self, *index: ExprLike, fill: float | int) -> "Load":
         """The element at `index`, or `fill` where the index is outside."""
         return Load(self, _exprs(index), fill)
+
+    def temporary(self, name: str, type: TensorType) -> "Buffer":
+        """A buffer for what lies between two nests of the op that makes this one; no value's name has a backslash."""
+        return Buffer(f"{self.name}\\{name}", type)
 
     def view(self, *shape: DimLike) -> "Buffer":
         """The same bytes under another shape with as many elements; only a dense buffer has views."""
@@ -88,7 +92,7 @@ class Load(Expr):
 
 @dataclass(frozen=True)
 class Reduce(Expr):
-    """`kind` ("sum", "max" or "min") of `body` over all values of `vars`. max and min pass NaN on."""
+    """`kind` ("sum", "prod", "max" or "min") of `body` over all values of `vars`. max and min pass NaN on."""
 
     kind: str
     vars: tuple[Var, ...]
@@ -130,7 +134,9 @@ def size(dim: DimLike) -> Expr:
 
 
 def loop_vars(names: str, shape: tuple[DimLike, ...]) -> tuple[Var, ...]:
-    """One variable for each dim: `loop_vars("nchw", shape)`."""
+    """One variable for each dim: `loop_vars("nchw", shape)`. `names` are cut to the rank, as far as there are any."""
+    if len(shape) > len(names):
+        raise UnsupportedError(f"no code generation for more than {len(names)} dims, got {len(shape)}")
     return tuple(Var(name, extent) for name, extent in zip(names, shape, strict=True))
 
 

@@ -141,7 +141,7 @@ def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> 
         if buffer.name not in plan.places and buffer.layout == DENSE:
             plan.places[buffer.name] = Place("output", i)
             continue
-        result = Buffer(f"output {i}", v.type)
+        result = buffer.temporary(f"output {i}", v.type)
         plan.places[result.name] = Place("output", i)
         node = Node(f"copy to {name}", ops.Identity(), (v,), ())
         plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [result], target)]

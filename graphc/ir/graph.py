@@ -241,8 +241,11 @@ class Builder:
             if v.builder is not self:
                 raise GraphError(f"network '{self.name}': output '{name}' belongs to another network")
         names = tuple(n for n, _ in results)
+        for owner, name in [("network", self.name), *((f"output of network '{self.name}'", n) for n in names)]:
+            _check_name(name, owner)
         if len(set(names)) != len(names):
             raise GraphError(f"network '{self.name}': output names must differ, got {', '.join(names)}")
+        self._check_symbols()
         return Graph(
             self.name,
             tuple(self._inputs),
@@ -253,9 +256,16 @@ class Builder:
             dict(self.meta),
         )
 
+    def _check_symbols(self) -> None:
+        """Every symbol that the nodes' types depend on is one of the inputs' types, which give it its value."""
+        known = frozenset().union(*(v.type.symbols for v in self._inputs))
+        for node in self._nodes:
+            for v in node.outputs:
+                if unknown := v.type.symbols - known:
+                    raise GraphError(f"{node}: {v.type} depends on {min(unknown)}, which is in the type of no input")
+
     def _value(self, name: str, type: TensorType, owner: str) -> Value:
-        if not name or re.search(r"[\x00-\x1f\"\\]", name):
-            raise GraphError(f"{owner}: expected a printable name without quotes or backslashes, got {name!r}")
+        _check_name(name, owner)
         if name in self._names:
             raise GraphError(f"{owner}: the name '{name}' is already used")
         for d in type.shape:
@@ -263,6 +273,12 @@ class Builder:
                 raise ShapeError(f"{owner}: every dim must be at least 1, got {type}")
         self._names.add(name)
         return Value(name, type, self)
+
+
+def _check_name(name: str, owner: str) -> None:
+    """GraphError unless the text form has a place for the name; the code generator's own names have a backslash."""
+    if not name or re.search(r"[\x00-\x1f\"\\]", name):
+        raise GraphError(f"{owner}: expected a printable name without quotes or backslashes, got {name!r}")
 
 
 def _checked_array(value: Value, array: Array) -> Array:

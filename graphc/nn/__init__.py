@@ -20,19 +20,20 @@ from graphc.nn.pool import (
     max_unpool, min_pool,
 )  # fmt: skip
 from graphc.nn.reduce import (
-    binary_cross_entropy_with_logits, l2_penalty, local_response_norm, log_softmax, matmul, mean, mean_squared_error,
-    reduce_max, reduce_min, softmax, softmax_cross_entropy, sum,
+    arg_max, arg_min, binary_cross_entropy_with_logits, l2_penalty, local_response_norm, log_softmax, matmul, mean,
+    mean_squared_error, prod, reduce_max, reduce_min, softmax, softmax_cross_entropy, sum,
 )  # fmt: skip
 from graphc.nn.shape import (
-    bed_of_nails, concat, flatten, pad, reshape, slice, split, transpose, upsample_bilinear, upsample_nearest,
+    bed_of_nails, concat, expand, flatten, pad, reshape, slice, split, transpose, upsample_bilinear, upsample_nearest,
 )  # fmt: skip
 
 __all__ = [
-    "abs", "add", "average_pool", "batch_norm", "bed_of_nails", "binary_cross_entropy_with_logits", "channel_l2_pool",
-    "clip", "concat", "conv2d", "conv_transpose2d", "div", "dropout", "elu", "exp", "flatten", "global_average_pool",
-    "global_max_pool", "hard_threshold", "identity", "l2_penalty", "l2_pool", "leaky_relu", "linear",
-    "local_response_norm", "locally_connected2d", "log", "log_softmax", "matmul", "max_pool", "max_pool_with_indices",
-    "max_unpool", "maximum", "mean", "mean_squared_error", "min_pool", "minimum", "mul", "neg", "pad", "pow",
-    "reduce_max", "reduce_min", "relu", "reshape", "sigmoid", "slice", "softmax", "softmax_cross_entropy", "softplus",
-    "split", "sqrt", "sub", "sum", "tanh", "transpose", "upsample_bilinear", "upsample_nearest",
+    "abs", "add", "arg_max", "arg_min", "average_pool", "batch_norm", "bed_of_nails",
+    "binary_cross_entropy_with_logits", "channel_l2_pool", "clip", "concat", "conv2d", "conv_transpose2d", "div",
+    "dropout", "elu", "exp", "expand", "flatten", "global_average_pool", "global_max_pool", "hard_threshold",
+    "identity", "l2_penalty", "l2_pool", "leaky_relu", "linear", "local_response_norm", "locally_connected2d",
+    "log", "log_softmax", "matmul", "max_pool", "max_pool_with_indices", "max_unpool", "maximum", "mean",
+    "mean_squared_error", "min_pool", "minimum", "mul", "neg", "pad", "pow", "prod", "reduce_max", "reduce_min",
+    "relu", "reshape", "sigmoid", "slice", "softmax", "softmax_cross_entropy", "softplus", "split", "sqrt", "sub",
+    "sum", "tanh", "transpose", "upsample_bilinear", "upsample_nearest",
 ]  # fmt: skip

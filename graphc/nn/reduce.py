@@ -22,6 +22,21 @@ def mean(x: Value, axes: Sequence[int] | None = None, keepdims: bool = True, nam
     return apply(ops.Mean(_axes(axes), keepdims), x, name=name)
 
 
+def prod(x: Value, axes: Sequence[int] | None = None, keepdims: bool = True, name: str | None = None) -> Value:
+    """The product over `axes` (None: all); they stay as dims of 1 with `keepdims`."""
+    return apply(ops.Prod(_axes(axes), keepdims), x, name=name)
+
+
+def arg_max(x: Value, axis: int, keepdims: bool = True, last: bool = False, name: str | None = None) -> Value:
+    """The index (i64) of the first maximum along `axis`, or of the `last`; a NaN counts as one."""
+    return apply(ops.ArgMax(axis, keepdims, last), x, name=name)
+
+
+def arg_min(x: Value, axis: int, keepdims: bool = True, last: bool = False, name: str | None = None) -> Value:
+    """The index (i64) of the first minimum along `axis`, or of the `last`; a NaN counts as one."""
+    return apply(ops.ArgMin(axis, keepdims, last), x, name=name)
+
+
 def reduce_max(x: Value, axes: Sequence[int] | None = None, keepdims: bool = True, name: str | None = None) -> Value:
     """The maximum over `axes` (None: all), NaN if there is one; they stay as dims of 1 with `keepdims`."""
     return apply(ops.ReduceMax(_axes(axes), keepdims), x, name=name)

@@ -7,6 +7,11 @@ from graphc.ir import DimLike, Value
 from graphc.nn.arguments import PairLike, apply, builder_of, pair
 
 
+def expand(x: Value, shape: Sequence[DimLike], name: str | None = None) -> Value:
+    """x repeated along its dims of 1, and along new ones before them: the shape that x and `shape` broadcast to."""
+    return apply(ops.Expand(tuple(shape)), x, name=name)
+
+
 def flatten(x: Value, axis: int = 1, name: str | None = None) -> Value:
     """x as a matrix: dims before `axis` become the first dim, the others the second."""
     return apply(ops.Flatten(axis), x, name=name)

@@ -89,7 +89,7 @@ def _build_model(graph: Graph, opset: int) -> ModelProto:
         writer.nodes,
         graph.name,
         [_declare(v, names[v]) for v in graph.inputs],
-        [_declare(v, name) for name, v in zip(graph.output_names, graph.outputs, strict=True)],
+        [_declare(v, name, name in copies) for name, v in zip(graph.output_names, graph.outputs, strict=True)],
         [*params, *writer.initializers],
     )
     imports = [helper.make_opsetid("", opset)]
@@ -128,10 +128,10 @@ def _name_values(graph: Graph) -> tuple[dict[Value, str], dict[str, Value]]:
     return names, copies
 
 
-def _declare(v: Value, name: str) -> ValueInfoProto:
-    """The value's name and type, and if it is renamed, what it was called in the graph."""
+def _declare(v: Value, name: str, copied: bool = False) -> ValueInfoProto:
+    """The value's name and type, and if it is renamed, not copied, what it was called in the graph."""
     shape = [d if isinstance(d, int) else str(d) for d in v.type.shape]
-    note = "" if name == v.name else f"{RENAMED}{v.name}"
+    note = "" if copied or name == v.name else f"{RENAMED}{v.name}"
     return helper.make_tensor_value_info(name, ELEMENT_TYPES[v.type.dtype], shape, note)
 
 

@@ -21,14 +21,14 @@ from graphc.onnx.scope import Constant, Mask, Scope
 from graphc.onnx.signature import read_input_types
 from graphc.onnx.tensors import CONSTANT, PRODUCER, RENAMED, read_tensor
 
-OLDEST_OPSET = 11  # where Clip and Pad got their inputs; older files can be raised by onnx.version_converter
+OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files can be raised by onnx.version_converter
 UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
 # What a value of the wrong kind in a file can raise in the code that reads it.
 MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
-    """Read an ONNX file (opset 11 or newer) as a Graph.
+    """Read an ONNX file (opset 7 or newer) as a Graph.
 
     FileError if it cannot be read or is no ONNX model, UnsupportedError with everything that graphc cannot do,
     GraphError or ShapeError if the model is not well formed. External data must lie in the model's folder.
@@ -80,6 +80,8 @@ def _check_signature(node: NodeProto, opset: int) -> None:
         schema = defs.get_schema(node.op_type, opset)
     except defs.SchemaError:
         raise UnsupportedError(f"opset {opset} has no such op") from None
+    if schema.deprecated:
+        raise UnsupportedError(f"opset {opset} has this op no more")
     counts = (("inputs", len(node.input), schema.min_input, schema.max_input),
               ("outputs", len(node.output), schema.min_output, schema.max_output))  # fmt: skip
     for what, got, least, most in counts:

@@ -6,7 +6,7 @@ import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto
 
 from graphc.errors import GraphError, ShapeError, UnsupportedError
-from graphc.ir import Array, DimLike, Op, TensorType, Value
+from graphc.ir import Array, DimLike, DType, Op, TensorType, Value
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
 
 _KINDS = {
@@ -32,6 +32,7 @@ class NodeReader:
         self.used_outputs = max((i + 1 for i, o in enumerate(proto.output) if o in scope.used), default=0)
         self._attributes = {a.name: a for a in proto.attribute}
         self.unread = set(self._attributes)
+        self._delivered = 0  # so many results have been given by `deliver`
 
     # ---- attributes ---------------------------------------------------------------------------------------------
 
@@ -161,6 +162,15 @@ class NodeReader:
             return self.integers("axes")
         return self.whole_dims(i, "axes") if self.opset >= since and self.has_input(i) else None
 
+    def dtype(self, i: int) -> DType:
+        """The element type of input i; a constant does not become a parameter."""
+        found = self.operand(i)
+        if isinstance(found, Mask):
+            return DType.BOOL
+        if isinstance(found, Constant):
+            return DType.I64 if found.array.dtype == object else DType.of(found.array.dtype)
+        return found.type.dtype
+
     def number(self, value: float, like: Value, suffix: str) -> Value:
         """A new scalar parameter of the dtype of `like`."""
         name = self.scope.new_names.fresh(f"{self.name}.{suffix}")
@@ -189,6 +199,12 @@ class NodeReader:
             if onnx_name:
                 self.scope.define(onnx_name, value)
 
+    def deliver(self, i: int, value: Value) -> None:
+        """Result i, which is not the first, is the result of a step."""
+        self._delivered = max(self._delivered, i + 1)
+        if i < len(self.outputs) and self.outputs[i]:
+            self.scope.define(self.outputs[i], value)
+
     def fold(self, array: Array) -> None:
         """The node's only result is this constant."""
         self.bind(Constant(self.scope.names[self.outputs[0]] if self.used_outputs else self.name, _settle(array)))
@@ -200,6 +216,7 @@ class NodeReader:
             self.scope.define(onnx_name, operand)
 
     def _check_outputs(self, count: int) -> None:
+        count = max(count, self._delivered)
         if self.used_outputs > count:
             raise UnsupportedError(f"its output '{self.outputs[count]}' is not supported")
 

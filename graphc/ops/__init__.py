@@ -44,9 +44,9 @@ from graphc.ops.pool import (
     MaxUnpool,
     MinPool,
 )  # fmt: skip
-from graphc.ops.reduce import Mean, ReduceMax, ReduceMin, Sum
+from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, Sum
 from graphc.ops.resize import BedOfNails, UpsampleBilinear, UpsampleNearest
-from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
 from graphc.ops.softmax import LogSoftmax, Softmax
 
 OP_CLASSES: tuple[type[Op], ...] = (
@@ -56,18 +56,19 @@ OP_CLASSES: tuple[type[Op], ...] = (
     MaxPool, MinPool, AveragePool, L2Pool, ChannelL2Pool, GlobalAveragePool, GlobalMaxPool, MaxPoolWithIndices,
     MaxUnpool, UpsampleNearest, UpsampleBilinear, BedOfNails,
     BatchNorm, LocalResponseNorm, Softmax, LogSoftmax,
-    Flatten, Reshape, Transpose, Concat, Split, Slice, Pad,
-    Sum, Mean, ReduceMax, ReduceMin,
+    Flatten, Reshape, Transpose, Concat, Split, Slice, Pad, Expand,
+    Sum, Mean, Prod, ReduceMax, ReduceMin, ArgMax, ArgMin,
     MeanSquaredError, BinaryCrossEntropyWithLogits, SoftmaxCrossEntropy, L2Penalty,
 )  # fmt: skip
 OPS: dict[str, type[Op]] = {op.name: op for op in OP_CLASSES}
 
 __all__ = [
-    "OPS", "OP_CLASSES", "Abs", "Add", "AveragePool", "BatchNorm", "BedOfNails", "BinaryCrossEntropyWithLogits",
-    "ChannelL2Pool", "Clip", "Concat", "Conv2d", "ConvTranspose2d", "Div", "Dropout", "Elementwise", "Elu", "Exp",
-    "Flatten", "Fused", "GlobalAveragePool", "GlobalMaxPool", "HardThreshold", "Identity", "L2Penalty", "L2Pool",
-    "LeakyRelu", "Linear", "LocalResponseNorm", "LocallyConnected2d", "Log", "LogSoftmax", "MatMul", "MaxPool",
-    "MaxPoolWithIndices", "MaxUnpool", "Maximum", "Mean", "MeanSquaredError", "MinPool", "Minimum", "Mul", "Neg",
-    "Pad", "Pow", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy",
-    "Softplus", "Split", "Sqrt", "Sub", "Sum", "Tanh", "Transpose", "UpsampleBilinear", "UpsampleNearest",
+    "OPS", "OP_CLASSES", "Abs", "Add", "ArgMax", "ArgMin", "AveragePool", "BatchNorm", "BedOfNails",
+    "BinaryCrossEntropyWithLogits", "ChannelL2Pool", "Clip", "Concat", "Conv2d", "ConvTranspose2d", "Div",
+    "Dropout", "Elementwise", "Elu", "Exp", "Expand", "Flatten", "Fused", "GlobalAveragePool", "GlobalMaxPool",
+    "HardThreshold", "Identity", "L2Penalty", "L2Pool", "LeakyRelu", "Linear", "LocalResponseNorm",
+    "LocallyConnected2d", "Log", "LogSoftmax", "MatMul", "MaxPool", "MaxPoolWithIndices", "MaxUnpool", "Maximum",
+    "Mean", "MeanSquaredError", "MinPool", "Minimum", "Mul", "Neg", "Pad", "Pow", "Prod", "ReduceMax", "ReduceMin",
+    "Relu", "Reshape", "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy", "Softplus", "Split", "Sqrt", "Sub",
+    "Sum", "Tanh", "Transpose", "UpsampleBilinear", "UpsampleNearest",
 ]  # fmt: skip

@@ -30,8 +30,12 @@ class Elementwise(Op):
     def infer(self, *types: TensorType) -> TensorType:
         if len(types) != self.arity:
             raise ShapeError(f"expected {self.arity} inputs, got {len(types)}")
-        dtype = self.expression(tuple(t.dtype for t in types)).dtype
-        return TensorType(dtype, broadcast_shapes([t.shape for t in types]))
+        return self.typed(types)
+
+    def typed(self, types: tuple[TensorType, ...]) -> TensorType:
+        """The result's type: the expression's dtype, the operands' shapes broadcast."""
+        expression = scalar.check_dtypes(self.expression(tuple(t.dtype for t in types)))
+        return TensorType(expression.dtype, broadcast_shapes([t.shape for t in types]))
 
     def eval(self, *arrays: Array) -> Array:
         expression = self.expression(tuple(DType.of(a.dtype) for a in arrays))
@@ -240,7 +244,7 @@ class Mul(Elementwise):
 
 @dataclass(frozen=True)
 class Div(Elementwise):
-    """y = a / b."""
+    """y = a / b; of integers rounded towards zero, and 0 where b is 0."""
 
     name: ClassVar[str] = "div"
     arity: ClassVar[int] = 2
@@ -305,8 +309,7 @@ class Fused(Elementwise):
     expr: str = "x0"
 
     def infer(self, *types: TensorType) -> TensorType:
-        expression = self.expression(tuple(t.dtype for t in types))
-        return TensorType(expression.dtype, broadcast_shapes([t.shape for t in types]))
+        return self.typed(types)
 
     def expression(self, dtypes: tuple[DType, ...]) -> Expr:
         return scalar.parse(self.expr, dtypes)

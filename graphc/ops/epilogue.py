@@ -12,7 +12,7 @@ def check_epilogue(epilogue: str | None, result: TensorType, extra: tuple[Tensor
     if epilogue is None and extra:
         raise ShapeError(f"expected no further inputs without an epilogue, got {len(extra)}")
     if epilogue is not None:
-        scalar.parse(epilogue, [t.dtype for t in (result, *extra)])
+        scalar.check_dtypes(scalar.parse(epilogue, [t.dtype for t in (result, *extra)]))
     for t in extra:
         if t.dtype != result.dtype or t.rank != result.rank or not all(map(dims.same, t.shape, result.shape)):
             raise ShapeError(f"an epilogue operand must be {result}, got {t}")

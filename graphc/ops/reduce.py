@@ -1,7 +1,8 @@
 """Reductions over any axes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -67,6 +68,16 @@ class Mean(ReduceOp):
 
 
 @dataclass(frozen=True)
+class Prod(ReduceOp):
+    """The product over `axes`."""
+
+    name: ClassVar[str] = "prod"
+
+    def eval(self, *arrays: Array) -> Array:
+        return np.asarray(np.prod(arrays[0], axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype))
+
+
+@dataclass(frozen=True)
 class ReduceMax(ReduceOp):
     """The maximum over `axes`; NaN where there is one."""
 
@@ -84,3 +95,47 @@ class ReduceMin(ReduceOp):
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.min(arrays[0], axis=self.axes, keepdims=self.keepdims))
+
+
+@dataclass(frozen=True)
+class ArgReduceOp(Op):
+    """Base of the two ops that give an index along `axis`, as i64: of equal elements the first, or the `last`."""
+
+    axis: int
+    keepdims: bool = True
+    last: bool = False
+
+    def infer(self, *types: TensorType) -> TensorType:
+        result = ReduceMax((self.axis,), self.keepdims).infer(*types)
+        return TensorType(DType.I64, result.shape)
+
+    def reduced(self, x: TensorType) -> set[int]:
+        """The axis, counted from the front."""
+        return {check_axis(self.axis, x)}
+
+    def find(self, choose: Callable[..., Any], x: Array) -> Array:
+        """The indices by NumPy's argmax or argmin."""
+        if not self.last:
+            return np.asarray(choose(x, axis=self.axis, keepdims=self.keepdims))
+        reverse = choose(np.flip(x, self.axis), axis=self.axis, keepdims=self.keepdims)
+        return np.asarray(x.shape[self.axis] - 1 - reverse)
+
+
+@dataclass(frozen=True)
+class ArgMax(ArgReduceOp):
+    """Where the maximum along `axis` lies; a NaN counts as one."""
+
+    name: ClassVar[str] = "arg_max"
+
+    def eval(self, *arrays: Array) -> Array:
+        return self.find(np.argmax, arrays[0])
+
+
+@dataclass(frozen=True)
+class ArgMin(ArgReduceOp):
+    """Where the minimum along `axis` lies; a NaN counts as one."""
+
+    name: ClassVar[str] = "arg_min"
+
+    def eval(self, *arrays: Array) -> Array:
+        return self.find(np.argmin, arrays[0])

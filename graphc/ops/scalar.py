@@ -135,6 +135,29 @@ def common_dtype(args: Sequence[Expr]) -> DType:
     return found[0]
 
 
+def check_dtypes(expr: Expr) -> Expr:
+    """`expr`, if each primitive in it takes operands of their dtypes, else ShapeError.
+
+    Integers have floordiv and mod by positive numbers alone: those of index arithmetic, without a check for 0.
+    """
+    if not isinstance(expr, Call):
+        return expr
+    for e in expr.args:
+        check_dtypes(e)
+    fn, args = expr.fn, expr.args[1:] if expr.fn == "select" else expr.args
+    dtype = common_dtype(args)
+    if (fn in FLOAT_ONLY and not dtype.is_float) or (fn in NUMBER_ONLY and dtype == DType.BOOL):
+        raise ShapeError(f"{fn} wants {'floats' if fn in FLOAT_ONLY else 'numbers'}, got {dtype.value}")
+    if fn in LOGIC and dtype != DType.BOOL:
+        raise ShapeError(f"{fn} wants booleans, got {dtype.value}")
+    if fn in ("floordiv", "mod") and not dtype.is_float and not (isinstance(args[1], Lit) and args[1].value > 0):
+        raise ShapeError(f"{fn} of {dtype.value} wants a positive number to divide by, got {args[1]}")
+    for e in args:
+        if isinstance(e, Lit) and not dtype.is_float and not float(e.value).is_integer():
+            raise ShapeError(f"{fn} wants integers beside an operand of {dtype.value}, got {e}")
+    return expr
+
+
 def _sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))  # never overflows
     return np.asarray(np.where(x < 0, e, 1).astype(x.dtype) / (1 + e))
@@ -144,19 +167,36 @@ def _softplus(x: Array) -> Array:
     return np.asarray(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
 
 
+def _div(a: Any, b: Any) -> Array:
+    """a / b; of integers rounded towards zero, and 0 where b is 0."""
+    dtype = np.result_type(a, b)
+    if dtype.kind == "f":
+        return np.asarray(np.divide(a, b))
+    quotient = np.floor_divide(a, b)
+    inexact = (quotient < 0) & (np.multiply(quotient, b) != a)
+    return np.asarray(np.where(np.equal(b, 0), 0, quotient + inexact).astype(dtype))
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 COMPARISONS: dict[str, Callable[..., Any]] = {
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
 }  # fmt: skip
 LOGIC = ("logical_and", "logical_or", "logical_not")
+NUMBER_ONLY = (
+    "add", "sub", "mul", "div", "fmod", "neg", "abs", "max", "min", "lt", "le", "gt", "ge", "floordiv", "mod",
+)  # fmt: skip
+FLOAT_ONLY = (
+    "pow", "sqrt", "floor", "ceil", "round", "exp", "expm1", "log", "log1p", "tanh", "erf", "sigmoid", "softplus",
+)  # fmt: skip
 CASTS = {f"to_{t.value}": t for t in DType}
 
 # name -> what NumPy computes for it; max and min return NaN where an operand is NaN
 PRIMITIVES: dict[str, Callable[..., Any]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "floordiv": np.floor_divide,
-    "mod": np.mod, "pow": np.power, "max": np.maximum, "min": np.minimum,
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _div, "floordiv": np.floor_divide,
+    "mod": np.mod, "fmod": np.fmod, "pow": np.power, "max": np.maximum, "min": np.minimum,
     "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
+    "round": np.rint,  # half to even
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
     "erf": lambda x: _erf(x).astype(x.dtype), "sigmoid": _sigmoid, "softplus": _softplus,
     "logical_and": np.logical_and, "logical_or": np.logical_or, "logical_not": np.logical_not, "select": np.where,

@@ -1,4 +1,4 @@
-"""Ops that move elements and compute nothing: reshape, transpose, concat, split, slice, pad. Any dtype."""
+"""Ops that move elements and compute nothing: reshape, transpose, concat, split, slice, pad, expand. Any dtype."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -9,6 +9,7 @@ import numpy as np
 from graphc.errors import ShapeError
 from graphc.ir import Array, DimLike, Op, TensorType, dims
 from graphc.ops.checks import check_inputs
+from graphc.ops.elementwise import broadcast_shapes
 
 FAR = 2**31 - 1  # no dim is this long; exporters write it, or 2**63 - 1, for "to the end"
 PAD_MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
@@ -57,7 +58,7 @@ class Reshape(Op):
         return x.with_shape(*shape)
 
     def eval(self, *arrays: Array) -> Array:
-        return arrays[0].reshape(*(dims.evaluate(d, {}) for d in self.shape))
+        return arrays[0].reshape(tuple(dims.evaluate(d, {}) for d in self.shape))
 
 
 @dataclass(frozen=True)
@@ -220,3 +221,24 @@ class Pad(Op):
         if self.mode == "constant":
             return np.pad(arrays[0], self.pairs(), constant_values=self.value)
         return np.pad(arrays[0], self.pairs(), mode=self.mode)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True)
+class Expand(Op):
+    """x repeated along its dims of 1, and along new ones before them, up to `shape`.
+
+    As in ONNX, a dim of 1 in `shape` keeps x's: the result has the shape that x and `shape` broadcast to.
+    """
+
+    name: ClassVar[str] = "expand"
+    shape: tuple[DimLike, ...]
+
+    def infer(self, *types: TensorType) -> TensorType:
+        (x,) = check_inputs(types, 1)
+        if any(isinstance(d, int) and d < 1 for d in self.shape):
+            raise ShapeError(f"shape must hold positive dims, got {self.shape}")
+        return x.with_shape(*broadcast_shapes([x.shape, self.shape]))
+
+    def eval(self, *arrays: Array) -> Array:
+        shape = tuple(dims.evaluate(d, {}) for d in self.shape)
+        return np.broadcast_to(arrays[0], np.broadcast_shapes(arrays[0].shape, shape))

@@ -9,7 +9,7 @@ from graphc.codegen.schedule import make_schedule
 from graphc.codegen.target import Target
 from graphc.errors import UnsupportedError
 from graphc.ir import Dim, DimLike, dims
-from graphc.ops.scalar import Call, Expr
+from graphc.ops.scalar import Call, Expr, common_dtype
 
 
 class LoopNestKernel:
@@ -19,8 +19,10 @@ class LoopNestKernel:
 
     def __init__(self, op: str, nest: Nest, target: Target) -> None:
         for e in walk(nest.value):
-            if isinstance(e, Call) and not has_code(e.fn, e.args[-1].dtype):
-                raise UnsupportedError(f"no code generation for {e.fn} on {e.args[-1].dtype.value}")
+            if isinstance(e, Call):
+                dtype = common_dtype(e.args[1:] if e.fn == "select" else e.args)
+                if not has_code(e.fn, dtype):
+                    raise UnsupportedError(f"no code generation for {e.fn} on {dtype.value}")
         self.name = f"nest_{op}"
         self._nest, self._lanes, self._schedule = nest, target.lanes, make_schedule(nest, target)
         self.buffers, self.sizes, self.tasks = buffers_of(nest), sizes_of(nest), self._schedule.tasks

@@ -24,10 +24,11 @@ from graphc.codegen.lowering.pool import (
     lower_max_unpool,
     lower_min_pool,
 )  # fmt: skip
-from graphc.codegen.lowering.reduce import lower_reduce
+from graphc.codegen.lowering.reduce import lower_arg_extreme, lower_reduce
 from graphc.codegen.lowering.resize import lower_bed_of_nails, lower_upsample_bilinear, lower_upsample_nearest
 from graphc.codegen.lowering.shape import (
     lower_concat,
+    lower_expand,
     lower_pad,
     lower_reshape,
     lower_slice,
@@ -68,10 +69,14 @@ LOWERINGS: dict[type[Op], Callable[..., Iterator[Nest]]] = {
     ops.Split: lower_split,
     ops.Slice: lower_slice,
     ops.Pad: lower_pad,
+    ops.Expand: lower_expand,
     ops.Sum: lower_reduce,
     ops.Mean: lower_reduce,
+    ops.Prod: lower_reduce,
     ops.ReduceMax: lower_reduce,
     ops.ReduceMin: lower_reduce,
+    ops.ArgMax: lower_arg_extreme,
+    ops.ArgMin: lower_arg_extreme,
     ops.MeanSquaredError: lower_mean_squared_error,
     ops.BinaryCrossEntropyWithLogits: lower_binary_cross_entropy_with_logits,
     ops.SoftmaxCrossEntropy: lower_softmax_cross_entropy,

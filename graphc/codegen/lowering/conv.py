@@ -57,7 +57,7 @@ def lower_conv_transpose2d(op: ConvTranspose2d, x: Buffer, w: Buffer, *rest: Buf
     weight = w[channel, k if op.groups == 1 else k % k_group, r, s]
     value = total(x.get(n, channel, row, column + shift, fill=0.0) * weight, c, t, u)
     if stride > 1:
-        phases = Buffer(f"{y.name}.phases", y.type.with_shape(*y.shape[:3], stride, j.extent))
+        phases = y.temporary("phases", y.type.with_shape(*y.shape[:3], stride, j.extent))
         yield Nest(phases, (n, k, p, b, j), (n, k, p, b, j), value)
         value = phases[n, k, p, q % stride, q // stride]
     if op.bias:

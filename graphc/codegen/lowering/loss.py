@@ -37,7 +37,7 @@ def lower_softmax_cross_entropy(op: SoftmaxCrossEntropy, logits: Buffer, labels:
         pixels = dims.product(logits.shape[2:])
         logits = logits.view(*logits.shape[:2], pixels)
         labels = labels.view(logits.shape[0], pixels)
-    losses = Buffer(f"{y.name}.samples", y.type.with_shape(*labels.shape))
+    losses = y.temporary("samples", y.type.with_shape(*labels.shape))
     n, *pixel = loops = loop_vars("nijklm"[: losses.type.rank], losses.shape)
     a, b = loop_vars("ab", (logits.shape[1], logits.shape[1]))
     maximum = largest(logits[n, a, *pixel], a)

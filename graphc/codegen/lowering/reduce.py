@@ -12,11 +12,11 @@ from graphc.codegen.layout import DENSE
 from graphc.codegen.lowering.shape import unravel
 from graphc.codegen.nest import Buffer, Nest, Reduce, Var, loop_vars, size, to_float
 from graphc.ir import DimLike, DType, dims
-from graphc.ops.reduce import Mean, ReduceMax, ReduceMin, ReduceOp, Sum
+from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, ReduceOp, Sum
 from graphc.ops.scalar import Expr, Lit, call
 
 BLOCK = 4096  # elements of one partial result: 16 KiB of float32, half of a first-level cache
-KINDS: dict[type[ReduceOp], str] = {Sum: "sum", Mean: "sum", ReduceMax: "max", ReduceMin: "min"}
+KINDS: dict[type[ReduceOp], str] = {Sum: "sum", Mean: "sum", Prod: "prod", ReduceMax: "max", ReduceMin: "min"}
 Run = tuple[bool, DimLike]  # neighbouring dims of one fate: whether they are reduced, and the product of their lengths
 
 
@@ -34,7 +34,7 @@ def lower_reduce(op: ReduceOp, x: Buffer, y: Buffer) -> Iterator[Nest]:
     while sum(is_reduced for is_reduced, _ in runs) > 1:
         last = max(i for i, (is_reduced, _) in enumerate(runs) if is_reduced)
         rest = runs[:last] + runs[last + 1 :]
-        partial = Buffer(f"{y.name}.{len(rest)}", x.type.with_shape(*(d for _, d in rest)))
+        partial = y.temporary(str(len(rest)), x.type.with_shape(*(d for _, d in rest)))
         yield reduce_run(kind, last, x.view(*(d for _, d in runs)), partial)
         x, runs = partial, rest
     if len(runs) == 1 and runs[0][0]:
@@ -44,6 +44,21 @@ def lower_reduce(op: ReduceOp, x: Buffer, y: Buffer) -> Iterator[Nest]:
         axis = next((i for i, (is_reduced, _) in enumerate(runs) if is_reduced), None)
         kept = y.view(*(d for is_reduced, d in runs if not is_reduced))
         yield reduce_run(kind, axis, x.view(*(d for _, d in runs)), kept, finish)
+
+
+def lower_arg_extreme(op: ArgMax | ArgMin, x: Buffer, y: Buffer) -> Iterator[Nest]:
+    """The least (or greatest) index at which x equals its extreme along the axis, or is NaN, as the extreme then is."""
+    kind, (axis,) = "max" if isinstance(op, ArgMax) else "min", op.reduced(x.type)
+    loops = loop_vars("hijklmno"[: y.type.rank], y.shape)
+    before, after = loops[:axis], loops[axis + op.keepdims :]
+    a, b = loop_vars("ab", (x.shape[axis], x.shape[axis]))
+    element = x[*before, b, *after]
+    extreme = Reduce(kind, (a,), x[*before, a, *after])
+    wins = call("logical_or", call("eq", element, extreme), call("ne", element, element))
+    if op.last:
+        yield Nest(y, loops, loops, Reduce("max", (b,), call("select", wins, b, -1)))
+    else:
+        yield Nest(y, loops, loops, Reduce("min", (b,), call("select", wins, b, size(x.shape[axis]))))
 
 
 def merge_runs(fates: list[Run]) -> list[Run]:
@@ -93,7 +108,7 @@ def reduce_all(kind: str, y: Buffer, count: DimLike, element: Callable[[Expr], E
     if isinstance(count, int) and count <= BLOCK:
         i = Var("i", count)
         return Reduce(kind, (i,), element(i))
-    blocks = Buffer(f"{y.name}.blocks", y.type.with_shape(dims.ceil_div(count, BLOCK)))
+    blocks = y.temporary("blocks", y.type.with_shape(dims.ceil_div(count, BLOCK)))
     b, i = loop_vars("bi", (blocks.shape[0], BLOCK))
     position = b * BLOCK + i
     value = call("select", call("lt", position, size(count)), element(position), identity_of(kind, y.type.dtype))
@@ -103,8 +118,9 @@ def reduce_all(kind: str, y: Buffer, count: DimLike, element: Callable[[Expr], E
 
 def identity_of(kind: str, dtype: DType) -> Lit:
     """What changes nothing in a reduction."""
-    if kind == "sum":
-        return Lit(0.0 if dtype.is_float else 0)
+    if kind in ("sum", "prod"):
+        one = kind == "prod"
+        return Lit(float(one) if dtype.is_float else int(one))
     if dtype.is_float:
         return Lit(-inf if kind == "max" else inf)
     least = -(1 << (8 * dtype.size - 1))

@@ -15,7 +15,7 @@ def lower_upsample_nearest(op: UpsampleNearest, x: Buffer, y: Buffer) -> Iterato
     tables = []
     for axis, name in DIRECTIONS:
         h, p = x.shape[axis], y.shape[axis]
-        tables.append(Buffer(f"{y.name}.{name}", TensorType(DType.I64, (p,))))
+        tables.append(y.temporary(name, TensorType(DType.I64, (p,))))
         yield pointwise(tables[-1], lambda i, h=h, p=p: i * size(h) // size(p))
     rows, columns = tables
     yield pointwise(y, lambda n, c, p, q: x[n, c, rows[p], columns[q]])
@@ -24,8 +24,8 @@ def lower_upsample_nearest(op: UpsampleNearest, x: Buffer, y: Buffer) -> Iterato
 def lower_upsample_bilinear(op: UpsampleBilinear, x: Buffer, y: Buffer) -> Iterator[Nest]:
     tables = []
     for axis, name in DIRECTIONS:
-        low = Buffer(f"{y.name}.{name}", TensorType(DType.I64, (y.shape[axis],)))
-        share = Buffer(f"{y.name}.{name}.share", y.type.with_shape(y.shape[axis]))
+        low = y.temporary(name, TensorType(DType.I64, (y.shape[axis],)))
+        share = y.temporary(f"{name}.share", y.type.with_shape(y.shape[axis]))
         (p,) = loops = loop_vars("p", low.shape)
         place, unit = find_place(op, p, x.shape[axis], y.shape[axis])
         yield Nest(low, loops, loops, place // unit)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from graphc.codegen.layout import DENSE
 from graphc.codegen.nest import Buffer, Nest, loop_vars, offset, pointwise, size
 from graphc.ir import DimLike, dims
-from graphc.ops.scalar import Expr, call
-from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.scalar import Expr, Lit, call
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
 
 NAMES = "hijklmno"
 
@@ -66,6 +66,12 @@ def lower_slice(op: Slice, x: Buffer, y: Buffer) -> Iterator[Nest]:
         loops,
         x[*(size(first) + v * step for v, (first, step, _) in zip(loops, op.ranges(x.type), strict=True))],
     )
+
+
+def lower_expand(op: Expand, x: Buffer, y: Buffer) -> Iterator[Nest]:
+    loops = loop_vars(NAMES[: y.type.rank], y.shape)
+    inner = loops[y.type.rank - x.type.rank :]
+    yield Nest(y, loops, loops, x[*(Lit(0) if d == 1 else v for v, d in zip(inner, x.shape, strict=True))])
 
 
 def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:

@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 from graphc.errors import UnsupportedError
+from graphc.ir import DType
 from graphc.onnx.tensors import ELEMENT_TYPES
 from graphc.onnx.writer import NodeWriter
 from graphc.ops import elementwise, scalar
@@ -14,8 +15,8 @@ from graphc.ops.scalar import CASTS, Arg, Call, Expr, Lit, call, common_dtype
 
 _SAME = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow", "max": "Max", "min": "Min", "neg": "Neg",
-    "abs": "Abs", "sqrt": "Sqrt", "floor": "Floor", "ceil": "Ceil", "exp": "Exp", "log": "Log", "tanh": "Tanh",
-    "erf": "Erf", "sigmoid": "Sigmoid", "softplus": "Softplus",
+    "abs": "Abs", "sqrt": "Sqrt", "floor": "Floor", "ceil": "Ceil", "round": "Round", "exp": "Exp", "log": "Log",
+    "tanh": "Tanh", "erf": "Erf", "sigmoid": "Sigmoid", "softplus": "Softplus",
     "logical_and": "And", "logical_or": "Or", "logical_not": "Not",
     "select": "Where", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "eq": "Equal",
 }  # fmt: skip
@@ -51,6 +52,8 @@ def choose_form(expr: Call) -> Form:
             return Form("Sub", (call("exp", x), Lit(1.0)))
         case Call("log1p", (x,)):
             return Form("Log", (x + 1.0,))
+        case Call("ne", args) if common_dtype(args) == DType.BOOL:
+            return Form("Xor", args)
         case Call("ne", args):
             return Form("Not", (Call("eq", args),))
         case Call("floordiv", (a, b)) if is_float:
@@ -59,9 +62,11 @@ def choose_form(expr: Call) -> Form:
             return Form("Sub", (a, call("floor", a / b) * b))
         case Call("mod", args):
             return Form("Mod", args)
+        case Call("fmod", args):
+            return Form("Mod", args, {"fmod": 1})
         case Call(fn, args) if fn in CASTS:
             return Form("Cast", args, {"to": ELEMENT_TYPES[CASTS[fn]]})
-    if expr.fn not in _SAME or (expr.fn == "div" and not is_float):
+    if expr.fn not in _SAME:
         raise UnsupportedError(f"ONNX has no {expr.fn} of {expr.dtype.value}")
     return Form(_SAME[expr.fn], expr.args)
 

@@ -13,28 +13,37 @@ from graphc.ops.checks import check_image
 from graphc.ops.resize import BedOfNails, UpsampleBilinear, UpsampleNearest
 
 
-def _window(op: pool.OrderPool | pool.SumPool) -> dict[str, Any]:
-    return {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding, "ceil_mode": int(op.ceil_mode)}
+def _window(n: NodeWriter, op: pool.OrderPool | pool.SumPool) -> dict[str, Any]:
+    """The attributes of the window; `ceil_mode` only where it may make a difference.
+
+    A last window that would start behind the image does not count, which ONNX's shape inference does not know: for
+    constant sizes the checker would find it in contradiction with the type of the result.
+    """
+    (top, left, bottom, right), (height, width) = op.padding, op.window.extent
+    h, w = n.node.inputs[0].type.shape[2:]
+    whole = (h + (top + bottom - height)) // op.stride[0] + 1, (w + (left + right - width)) // op.stride[1] + 1
+    ceil_mode = op.ceil_mode and n.node.outputs[0].type.shape[2:] != whole
+    return {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding, "ceil_mode": int(ceil_mode)}
 
 
 def write_max_pool(n: NodeWriter, op: pool.MaxPool | pool.MaxPoolWithIndices) -> None:
     """MaxPool, with one output or two."""
-    n.emit("MaxPool", *n.inputs, dilations=op.dilation, **_window(op))
+    n.emit("MaxPool", *n.inputs, dilations=op.dilation, **_window(n, op))
 
 
 def write_min_pool(n: NodeWriter, op: pool.MinPool) -> None:
     """-max(-x)."""
-    n.emit("Neg", n.step("MaxPool", n.step("Neg", *n.inputs), dilations=op.dilation, **_window(op)))
+    n.emit("Neg", n.step("MaxPool", n.step("Neg", *n.inputs), dilations=op.dilation, **_window(n, op)))
 
 
 def write_average_pool(n: NodeWriter, op: pool.AveragePool) -> None:
     """AveragePool."""
-    n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **_window(op))
+    n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **_window(n, op))
 
 
 def write_l2_pool(n: NodeWriter, op: pool.L2Pool) -> None:
     """LpPool with p = 2, which knows ceil_mode since opset 18."""
-    attributes = _window(op)
+    attributes = _window(n, op)
     if n.opset < 18 and attributes.pop("ceil_mode"):
         raise UnsupportedError(f"ceil_mode needs opset 18, got {n.opset}")
     n.emit("LpPool", *n.inputs, p=2, **attributes)

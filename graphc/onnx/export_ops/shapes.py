@@ -6,8 +6,8 @@ from typing import Any
 from graphc.errors import UnsupportedError
 from graphc.ir import dims
 from graphc.onnx.writer import NodeWriter
-from graphc.ops.reduce import Mean, ReduceMax, ReduceMin, Sum
-from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, Sum
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
 
 _ALL = 2**63 - 1  # as an end: up to the last element, or with a negative step, minus this: down to the first
 
@@ -75,7 +75,7 @@ def _write_copies(n: NodeWriter, op: Pad) -> None:
 def _reduction(op_type: str, since: int) -> Callable[[NodeWriter, Any], None]:
     """An exporter; `since` is the opset in which the axes became an input."""
 
-    def write(n: NodeWriter, op: Sum | Mean | ReduceMax | ReduceMin) -> None:
+    def write(n: NodeWriter, op: Sum | Mean | Prod | ReduceMax | ReduceMin) -> None:
         keep = int(op.keepdims)
         if op.axes is None:
             n.emit(op_type, n.inputs[0], keepdims=keep)
@@ -83,6 +83,13 @@ def _reduction(op_type: str, since: int) -> Callable[[NodeWriter, Any], None]:
             n.emit(op_type, n.inputs[0], n.integers(op.axes, "axes"), keepdims=keep)
         else:
             n.emit(op_type, n.inputs[0], axes=op.axes, keepdims=keep)
+
+    return write
+
+
+def _arg_reduction(op_type: str) -> Callable[[NodeWriter, Any], None]:
+    def write(n: NodeWriter, op: ArgMax | ArgMin) -> None:
+        n.emit(op_type, n.inputs[0], axis=op.axis, keepdims=int(op.keepdims), select_last_index=int(op.last))
 
     return write
 
@@ -95,8 +102,12 @@ EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
     Split: write_split,
     Slice: write_slice,
     Pad: write_pad,
+    Expand: lambda n, op: n.emit("Expand", n.inputs[0], n.model.shape(op.shape)),
     Sum: _reduction("ReduceSum", 13),
     Mean: _reduction("ReduceMean", 18),
+    Prod: _reduction("ReduceProd", 18),
     ReduceMax: _reduction("ReduceMax", 18),
     ReduceMin: _reduction("ReduceMin", 18),
+    ArgMax: _arg_reduction("ArgMax"),
+    ArgMin: _arg_reduction("ArgMin"),
 }

@@ -2,18 +2,32 @@
 
 from collections.abc import Callable
 
-from graphc.onnx.import_ops import elementwise, folding, layers, pools, reductions, resizing, shapes
+from graphc.onnx.import_ops import (
+    activations,
+    elementwise,
+    folding,
+    layers,
+    norms,
+    pools,
+    reductions,
+    resizing,
+    shapes,
+    tiling,
+)
 from graphc.onnx.reader import NodeReader
 
 Handler = Callable[[NodeReader], None]
 
 HANDLERS: dict[str, Handler] = {
+    **activations.HANDLERS,
     **elementwise.HANDLERS,
     **layers.HANDLERS,
+    **norms.HANDLERS,
     **pools.HANDLERS,
     **reductions.HANDLERS,
     **resizing.HANDLERS,
     **shapes.HANDLERS,
+    **tiling.HANDLERS,
 }
 FOLDERS = folding.FOLDERS
 

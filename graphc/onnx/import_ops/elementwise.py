@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphc.errors import UnsupportedError
-from graphc.ir import DType, Op, Value
+from graphc.errors import ShapeError, UnsupportedError
+from graphc.ir import Op, Value
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Mask
 from graphc.onnx.tensors import read_dtype
@@ -40,25 +40,45 @@ def read_identity(n: NodeReader) -> None:
         n.bind(x)
 
 
-def read_div(n: NodeReader) -> None:
-    """Div; ONNX divides integers towards zero, which graphc's div does not."""
+def read_mod(n: NodeReader) -> None:
+    """Mod: with fmod the remainder has the sign of the dividend, without that of the divisor (for integers alone)."""
     a, b = n.value(0), n.value(1)
-    if not a.type.dtype.is_float:
-        raise UnsupportedError(f"division of {a.type.dtype.value}, expected floats")
-    n.emit(elementwise.Div(), a, b)
+    if n.integer("fmod", 0):
+        return n.emit(elementwise.Fused("fmod(x0, x1)"), a, b)
+    if a.type.dtype.is_float:
+        raise ShapeError(f"fmod=0 wants integers, got {a.type}")
+    rest = n.step(elementwise.Fused("fmod(x0, x1)"), a, b)
+    moved = "select(logical_and(ne(x0, 0), ne(lt(x0, 0), lt(x1, 0))), (x0 + x1), x0)"
+    return n.emit(elementwise.Fused(moved), rest, b)
+
+
+def read_mean(n: NodeReader) -> None:
+    """Mean of any number of operands."""
+    total = n.value(0)
+    for i in range(1, len(n.inputs)):
+        total = n.step(elementwise.Add(), total, n.value(i))
+    n.emit(elementwise.Fused(f"(x0 / {len(n.inputs)}.0)"), total)
+
+
+def read_is_inf(n: NodeReader) -> None:
+    """IsInf, of either sign or of one."""
+    positive, negative = n.integer("detect_positive", 1), n.integer("detect_negative", 1)
+    text = {(1, 1): "eq(abs(x0), inf)", (1, 0): "eq(x0, inf)", (0, 1): "eq(x0, -inf)", (0, 0): "lt(x0, -inf)"}
+    n.emit(elementwise.Fused(text[bool(positive), bool(negative)]), n.value(0))
 
 
 def read_pow(n: NodeReader) -> None:
-    """Pow; a constant exponent may have another dtype than the base."""
+    """Pow; the exponent may have another dtype than the base."""
     base = n.value(0)
     dtype = base.type.dtype
     if not dtype.is_float:
         raise UnsupportedError(f"a power of {dtype.value}, expected floats")
     exponent = n.constant(1)
-    if exponent is not None and exponent.array.dtype != dtype.numpy:
-        n.emit(elementwise.Pow(), base, n.derive(1, dtype.value, lambda a: a.astype(dtype.numpy)))
-    else:
-        n.emit(elementwise.Pow(), base, n.value(1))
+    if n.dtype(1) == dtype:
+        return n.emit(elementwise.Pow(), base, n.value(1))
+    if exponent is not None:
+        return n.emit(elementwise.Pow(), base, n.derive(1, dtype.value, lambda a: a.astype(dtype.numpy)))
+    return n.emit(elementwise.Pow(), base, n.step(elementwise.Fused(f"to_{dtype.value}(x0)"), n.value(1)))
 
 
 def read_clip(n: NodeReader) -> None:
@@ -82,7 +102,7 @@ def read_dropout(n: NodeReader) -> None:
     """Dropout as it is when a network is used: the identity."""
     ratio = n.real("ratio", 0.5)
     n.integer("seed", 0)  # of the training that is over
-    if n.has_input(1):
+    if n.has_input(1) and n.constant(1) is not None:  # one that is computed changes nothing either
         ratio = n.scalar(1, "ratio")
     if n.has_input(2) and n.scalar(2, "training_mode"):
         raise UnsupportedError("training_mode is true")
@@ -98,18 +118,19 @@ def read_greater(n: NodeReader) -> None:
 
 
 def read_cast(n: NodeReader) -> None:
-    """Cast to the dtype that the input has, or of booleans to numbers."""
-    to = read_dtype(n.integer("to", 0))
+    """Cast, and CastLike: to the dtype of the second input."""
+    to = n.dtype(1) if n.op_type == "CastLike" else read_dtype(n.integer("to", 0))
     n.integer("saturate", 1)  # about 8-bit floats only
     n.text("round_mode", "up")  # the same
     mask = n.operand(0)
     if isinstance(mask, Mask) and to == mask.x.type.dtype:
         return n.emit(elementwise.HardThreshold(mask.threshold), mask.x)
+    known = n.constant(0)
+    if known is not None and not known.trainable:
+        return n.fold(known.array.astype(to.numpy))
     x = n.value(0)
     if x.type.dtype == to:
         return n.emit(elementwise.Identity(), x)
-    if x.type.dtype != DType.BOOL:
-        raise UnsupportedError(f"from {x.type.dtype.value} to {to.value}")
     return n.emit(elementwise.Fused(f"to_{to.value}(x0)"), x)
 
 
@@ -123,6 +144,13 @@ EXPRESSIONS = {  # ONNX ops that graphc has as scalar expressions only
     "Ceil": "ceil(x0)",
     "Erf": "erf(x0)",
     "Reciprocal": "(1.0 / x0)",
+    "Round": "round(x0)",
+    "Sign": "select(gt(x0, 0), 1, select(lt(x0, 0), -1, x0))",
+    "IsNaN": "ne(x0, x0)",
+    "And": "logical_and(x0, x1)",
+    "Or": "logical_or(x0, x1)",
+    "Xor": "ne(x0, x1)",
+    "Not": "logical_not(x0)",
 }
 
 
@@ -149,11 +177,15 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Max": _nary(elementwise.Maximum()),
     "Min": _nary(elementwise.Minimum()),
     "Sum": _nary(elementwise.Add()),
-    "Div": read_div,
+    "Div": lambda n: n.emit(elementwise.Div(), n.value(0), n.value(1)),
+    "Mod": read_mod,
+    "Mean": read_mean,
+    "IsInf": read_is_inf,
     "Pow": read_pow,
     "Clip": read_clip,
     "Dropout": read_dropout,
     "Greater": read_greater,
     "Cast": read_cast,
+    "CastLike": read_cast,
     **{op_type: _expression(text) for op_type, text in EXPRESSIONS.items()},
 }

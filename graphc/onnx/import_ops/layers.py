@@ -118,6 +118,7 @@ def _emit_sum(n: NodeReader, product: Value, beta: float) -> None:
 def read_batch_norm(n: NodeReader) -> None:
     """BatchNormalization by the running statistics, which are not trained."""
     n.expect("training_mode", 0)
+    n.expect("spatial", 1)  # of opset 7
     n.real("momentum", 0.9)  # of the training that is over
     operands = n.value(0), n.value(1), n.value(2), n.value(3, trainable=False), n.value(4, trainable=False)
     n.emit(BatchNorm(n.real("epsilon", 1e-5)), *operands)

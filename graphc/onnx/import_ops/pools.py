@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from graphc.errors import ShapeError, UnsupportedError
 from graphc.onnx.import_ops.layers import read_pair
+from graphc.onnx.import_ops.norms import write_power, write_root
 from graphc.onnx.import_ops.padding import read_padding
 from graphc.onnx.reader import NodeReader
 from graphc.ops import pool
+from graphc.ops.elementwise import Fused
 from graphc.ops.window import Pair
 
 
@@ -36,11 +38,19 @@ def read_average_pool(n: NodeReader) -> None:
 
 
 def read_lp_pool(n: NodeReader) -> None:
-    """LpPool with p = 2 -> l2_pool."""
-    n.expect("p", 2)
+    """LpPool with p = 2 -> l2_pool; others by the average of the powers, whose count the window's size undoes."""
+    p = n.integer("p", 2)
     x, kernel, stride = n.image(), read_pair(n, "kernel_shape", 0), read_pair(n, "strides", 1)
     padding = read_padding(n, x, kernel, stride, _read_undilated(n))
-    n.emit(pool.L2Pool(kernel, stride, padding, bool(n.integer("ceil_mode", 0))), x)
+    ceil_mode = bool(n.integer("ceil_mode", 0))
+    if p == 2:
+        return n.emit(pool.L2Pool(kernel, stride, padding, ceil_mode), x)
+    if p < 1 or ceil_mode:
+        raise UnsupportedError(f"p={p} with ceil_mode={int(ceil_mode)}; only p >= 1, and ceil_mode for p=2")
+    powers = n.step(Fused(write_power(p)), x)
+    means = n.step(pool.AveragePool(kernel, stride, padding, count_padding=True), powers)
+    total = f"(x0 * {float(kernel[0] * kernel[1])!r})"
+    return n.emit(Fused(write_root(p).replace("x0", total)), means)
 
 
 def read_max_unpool(n: NodeReader) -> None:

@@ -17,6 +17,8 @@ _CENTRED = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")
 
 def read_resize(n: NodeReader) -> None:
     """Resize -> upsample_nearest or upsample_bilinear; a whole factor is a scale, everything else a size."""
+    if n.opset < 11:
+        return read_upsample(n)
     x = n.image()
     mode, coordinates = n.text("mode", "nearest"), n.text("coordinate_transformation_mode", "half_pixel")
     rounding = n.text("nearest_mode", "round_prefer_floor")
@@ -32,7 +34,14 @@ def read_resize(n: NodeReader) -> None:
         scale, size = _read_size(x, axes, n.dims(3, "sizes"))
     else:
         scale, size = _read_scale(x, axes, [float(s) for s in n.numbers(2, "scales").reshape(-1)])
-    n.emit(_choose(mode, coordinates, rounding, scale, size), x)
+    return n.emit(_choose(mode, coordinates, rounding, scale, size), x)
+
+
+def read_upsample(n: NodeReader) -> None:
+    """Upsample, and the Resize of opset 10: by factors from the corner, an attribute before opset 9, then an input."""
+    x, mode = n.image(), n.text("mode", "nearest")
+    factors = list(n.reals("scales")) if n.opset < 9 else [float(s) for s in n.numbers(1, "scales").reshape(-1)]
+    n.emit(_choose(mode, "asymmetric", "floor", *_read_scale(x, (0, 1, 2, 3), factors)), x)
 
 
 def _choose(mode: str, coordinates: str, rounding: str, scale: Pair | None, size: Size | None) -> Op:
@@ -89,4 +98,4 @@ def _spread(axes: tuple[int, ...], values: list[T], rest: list[T], what: str) ->
     return result
 
 
-HANDLERS: dict[str, Callable[[NodeReader], None]] = {"Resize": read_resize}
+HANDLERS: dict[str, Callable[[NodeReader], None]] = {"Resize": read_resize, "Upsample": read_upsample}

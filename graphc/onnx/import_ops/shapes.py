@@ -94,24 +94,35 @@ def read_split(n: NodeReader) -> None:
     n.emit(Split(axis, sizes), x)
 
 
-def read_slice(n: NodeReader) -> None:
-    """Slice, with its bounds as inputs."""
-    x = n.value(0)
-    starts, ends = n.dims(1, "starts"), n.dims(2, "ends")
+def read_bounds(n: NodeReader) -> tuple[tuple[int, ...], tuple[DimLike, ...], tuple[DimLike, ...], tuple[int, ...]]:
+    """Axes, starts, ends and steps of a Slice: attributes before opset 10, then inputs."""
+    if n.opset < 10:
+        lows, highs = n.integers("starts"), n.integers("ends")
+        return n.integers("axes", range(len(lows))), lows, highs, (1,) * len(lows)
+    starts, ends = tuple(n.dims(1, "starts")), tuple(n.dims(2, "ends"))
     axes = n.whole_dims(3, "axes") if n.has_input(3) else tuple(range(len(starts)))
-    steps = n.whole_dims(4, "steps") if n.has_input(4) else (1,) * len(starts)
-    n.emit(Slice(tuple(positive_axis(a, x.type.rank) for a in axes), tuple(starts), tuple(ends), steps), x)
+    return axes, starts, ends, n.whole_dims(4, "steps") if n.has_input(4) else (1,) * len(starts)
+
+
+def read_slice(n: NodeReader) -> None:
+    """Slice."""
+    x = n.value(0)
+    axes, starts, ends, steps = read_bounds(n)
+    n.emit(Slice(tuple(positive_axis(a, x.type.rank) for a in axes), starts, ends, steps), x)
 
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 
 def read_pad(n: NodeReader) -> None:
-    """Pad by constants."""
-    x, mode, given = n.value(0), n.text("mode", "constant"), n.whole_dims(1, "pads")
+    """Pad by constants: attributes before opset 11, then inputs."""
+    x, mode = n.value(0), n.text("mode", "constant")
+    given = n.whole_dims(1, "pads") if n.opset >= 11 else n.integers("pads")
     if mode not in _PAD_MODES:
         raise ShapeError(f"mode: expected one of {', '.join(_PAD_MODES)}, got {mode}")
-    value = n.scalar(2, "the padding's value") if n.has_input(2) and n.numbers(2, "the padding's value").size else 0.0
+    value = n.real("value", 0.0) if n.opset < 11 else 0.0
+    if n.has_input(2) and n.numbers(2, "the padding's value").size:
+        value = n.scalar(2, "the padding's value")
     axes = n.whole_dims(3, "axes") if n.has_input(3) else tuple(range(x.type.rank))
     if len(given) != 2 * len(axes):
         raise ShapeError(f"pads: expected {2 * len(axes)} integers, got {list(given)}")

@@ -1,0 +1,130 @@
+"""The networks computed: reference, native code and ONNX Runtime agree, and any size that they promise works."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphc import fully_convolutional, models, ops
+from graphc.driver import compile
+from graphc.ir import Array, Builder, Graph, Param, Value, dims, f32
+from graphc.models import densenet, fcn, resnet
+from graphc.reference import random_inputs, run_reference
+from graphc.verify import relative_difference, run_onnxruntime
+
+CLASSES = 10
+# Each kind of block at the smallest image that gets through. A deeper or wider variant is the same function with other
+# numbers, which the table of published sizes holds.
+SMALL: dict[str, Callable[[], Graph]] = {
+    "alexnet": lambda: models.alexnet(CLASSES, 63),
+    "alexnet_lrn": lambda: models.alexnet_lrn(CLASSES, 63),
+    "zfnet": lambda: models.zfnet(CLASSES, 64),
+    "vgg11_bn": lambda: models.vgg11_bn(CLASSES, 32),
+    "googlenet": lambda: models.googlenet(CLASSES, 80, aux=True),
+    "inception_v3": lambda: models.inception_v3(CLASSES, 75),
+    "resnet of basic blocks": lambda: resnet.resnet("resnet", (1, 2, 1, 1), False, CLASSES, 48, 0),
+    "resnet of bottlenecks": lambda: resnet.resnet("resnet", (1, 2, 1, 1), True, CLASSES, 48, 0),
+    "densenet": lambda: densenet.densenet("densenet", 8, 16, (2, 2, 2, 2), CLASSES, 48, 0),
+    "squeezenet1_1": lambda: models.squeezenet1_1(CLASSES, 48),
+    "shufflenet_v2_x0_5": lambda: models.shufflenet_v2_x0_5(CLASSES, 48),
+    "mobilenet_v2": lambda: models.mobilenet_v2(CLASSES, 48),
+    "unet": lambda: models.unet(channels=4),
+    "segnet": lambda: models.segnet(),
+    "fcn8s": lambda: fcn.fcn("fcn8s", 8, CLASSES, 0, features=64),
+}
+IMAGE = {"unet": (32, 48), "segnet": (37, 50), "fcn8s": (33, 50)}
+
+
+def standardize(graph: Graph, images: Array) -> Graph:
+    """`graph` with weights whose results are about standard normal for these images, as in a trained network.
+
+    With the initial ones each layer would give a fraction of what it gets, and the last one's bias would be all that
+    there is to compare. Weights are drawn with variance 2/fan-in (He et al. 2015), running statistics are those of the
+    images, and scales and shifts of batch norms differ from 1 and 0. Variances are of one order: of two images that
+    have shrunk to a pixel, a channel's own may be tiny, and dividing by it would magnify rounding errors.
+    """
+    rng = np.random.default_rng(1)
+    env: dict[Value, Array] = {graph.inputs[0]: images}
+    arrays = {p.value: p.array for p in graph.params.values()}
+    sizes = dict(zip(graph.symbols, (images.shape[0], *images.shape[2:]), strict=False))
+    for node in graph.nodes:
+        if isinstance(node.op, ops.Conv2d | ops.Linear):
+            shape = arrays[node.inputs[1]].shape
+            spread = np.sqrt(2 / np.prod(shape[1:]))
+            arrays[node.inputs[1]] = (rng.standard_normal(shape, np.float32) * spread).astype(np.float32)
+        if isinstance(node.op, ops.BatchNorm):
+            x, scale, shift, mean, variance = node.inputs
+            arrays[mean] = env[x].mean((0, 2, 3))
+            arrays[variance] = (env[x].var() * rng.uniform(0.5, 1.5, len(arrays[mean]))).astype(np.float32)
+            arrays[scale] = rng.uniform(0.5, 1.5, len(arrays[scale])).astype(np.float32)
+            arrays[shift] = (rng.standard_normal(len(arrays[shift])) / 2).astype(np.float32)
+        results = node.op.bind(sizes).eval(*(arrays[v] if v in arrays else env[v] for v in node.inputs))
+        env |= zip(node.outputs, results if isinstance(results, tuple) else (results,), strict=True)
+    return replace(graph, params={n: Param(p.value, arrays[p.value], p.trainable) for n, p in graph.params.items()})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_reference_native_and_onnxruntime_agree(name: str) -> None:
+    graph = SMALL[name]()
+    height, width = IMAGE.get(name, (0, 0))
+    images = random_inputs(graph, {"N": 2, "H": height, "W": width})
+    graph = standardize(graph, images[0])
+    expected = run_reference(graph, images)
+    native = compile(graph, threads=1)(*images)
+    for found in (native if isinstance(native, tuple) else (native,), run_onnxruntime(graph, images)):
+        for a, b in zip(found, expected, strict=True):
+            assert b.std() > 0.05  # there is something to compare
+            assert relative_difference(a, b) < 1e-4
+
+
+SEGMENTATION = {"unet": 16, "segnet": 1, "fcn32s": 1, "fcn16s": 1, "fcn8s": 1}  # multiples that H and W must be
+CLASSIFIERS = [name for name in models.NETWORKS if name not in ("xor", "mlp", *SEGMENTATION)]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_becomes_fully_convolutional(name: str) -> None:
+    """At the size that it was made for, it gives one pixel for each class."""
+    graph = models.NETWORKS[name]()
+    dense = fully_convolutional(graph)
+    height, width = graph.inputs[0].type.shape[2:]
+    sizes = {"N": 1, "H": dims.evaluate(height, {}), "W": dims.evaluate(width, {})}
+    assert [str(d) for d in dense.inputs[0].type.shape] == ["N", str(graph.inputs[0].type.shape[1]), "H", "W"]
+    assert [dims.evaluate(d, sizes) for d in dense.outputs[0].type.shape] == [1, graph.outputs[0].type.shape[1], 1, 1]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])
+def test_dense_classifiers(name: str) -> None:
+    """At the size that it was made for, the dense network gives what the classifier gives; a larger image, a map."""
+    graph = models.NETWORKS[name](CLASSES, 64)
+    (images,) = random_inputs(graph, {"N": 2})
+    graph = standardize(graph, images)
+    dense = fully_convolutional(graph)
+    (scores,) = run_reference(dense, [images])
+    np.testing.assert_allclose(scores[:, :, 0, 0], run_reference(graph, [images])[0], rtol=1e-4, atol=1e-4)
+    large = random_inputs(dense, {"N": 1, "H": 128, "W": 96})
+    assert run_reference(dense, large)[0].shape == (1, CLASSES, 3, 2)  # 2x2 of 4x3 cells
+
+
+@pytest.mark.parametrize(("name", "multiple"), SEGMENTATION.items())
+def test_segmentation_keeps_every_size(name: str, multiple: int) -> None:
+    shape = models.NETWORKS[name]().outputs[0].type.shape
+    for size in range(multiple, 130, multiple):
+        sizes: Mapping[str, int] = {"N": 1, "H": size, "W": size + multiple}
+        assert [dims.evaluate(d, sizes) for d in shape[2:]] == [size, size + multiple]
+
+
+@pytest.mark.parametrize("scale", [2, 8, 16, 32])
+def test_scores_are_upsampled_bilinearly(scale: int) -> None:
+    """The means of a ramp's blocks give the ramp back, but for a border of half a block."""
+    ramp = np.add.outer(np.arange(4.0 * scale), 2 * np.arange(5.0 * scale)).astype(np.float32)
+    blocks = ramp.reshape(4, scale, 5, scale).mean((1, 3))
+    net = Builder("net")
+    x, like = net.input("x", f32(1, 2, 4, 5)), net.input("like", f32(1, 3, "H", "W"))
+    graph = net.build(y=fcn.upsample_scores(x, scale, like, "up"))
+    inputs = [np.stack([blocks, -blocks])[None], np.zeros((1, 3, 4 * scale - 1, 5 * scale), np.float32)]
+    (y,) = run_reference(graph, inputs)
+    assert y.shape == (1, 2, 4 * scale - 1, 5 * scale)
+    inside = slice(scale // 2, -scale // 2)
+    np.testing.assert_allclose(y[0, 0, inside, inside], ramp[:-1][inside, inside], rtol=1e-4)
+    np.testing.assert_array_equal(y[0, 1], -y[0, 0])
