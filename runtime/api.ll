@@ -3,11 +3,14 @@
 ;
 ;   @graphc_prepare(ptr sizes, ptr table) -> i32   checks the sizes (in the order of the symbols), fills the table with
 ;                                                  all that depends on them; word 0 is the workspace in bytes
-;   @graphc_forward(ptr frame, ptr pool)           runs the kernels; the frame holds addresses: table, weights,
-;                                                  workspace, the inputs, the outputs
+;   @graphc_setup(ptr frame, ptr pool)             runs the kernels that read nothing but weights, once
+;   @graphc_forward(ptr frame, ptr pool)           runs the others; the frame holds addresses: table, weights,
+;                                                  workspace, the network's own block, the inputs, the outputs
 ;   @graphc_output_dims(ptr table, i32 output, ptr dims)   stores the dims of an output
 ;   @graphc_symbols, @graphc_inputs, @graphc_outputs, @graphc_table_words, @graphc_weight_bytes   (i64) how many
-;   @graphc_frame_words                            3 + inputs + outputs
+;   @graphc_frame_words                            4 + inputs + outputs
+;   @graphc_packed_bytes, @graphc_scratch_bytes    (i64) what the network's own block holds: the results of setup, and
+;                                                  then for each thread what its kernels write down for themselves
 ;   @graphc_alignments ([n x i64])                 size of an element minus 1, for each input, then each output
 ;   @graphc_weights (ptr)                          the embedded weights, or null
 ;   @graphc_weights_header ([64 x i8])             what a weights file begins with
@@ -18,8 +21,9 @@
 ;
 ; A network is %graphc.net, then the table, then the sizes that the table was made for:
 ;   0 pool   1 weights   2 workspace, grown on demand   3 its bytes   4 mapped weights file or null   5 its bytes
-;   6 pthread_mutex_t (at most 48 bytes, see pool.ll): one run at a time, others wait
-%graphc.net = type { ptr, ptr, ptr, i64, ptr, i64, [64 x i8] }
+;   6 its own block: packed weights, then scratch   7 pthread_mutex_t (at most 48 bytes, see pool.ll): one run at a time,
+;   others wait
+%graphc.net = type { ptr, ptr, ptr, i64, ptr, i64, ptr, [64 x i8] }
 
 @graphc_e0 = internal constant [3 x i8] c"ok\00"
 @graphc_e1 = internal constant [59 x i8] c"an argument is null, not aligned, negative or out of range\00"
@@ -183,7 +187,31 @@ fail_thread:
 finish:
   %p1 = getelementptr %graphc.net, ptr %net, i32 0, i32 1
   store ptr %weights, ptr %p1
-  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  %pool = load ptr, ptr %net
+  %count = call i32 @graphc_pool_threads(ptr %pool)
+  %count_wide = zext i32 %count to i64
+  %packed_bytes = load i64, ptr @graphc_packed_bytes
+  %scratch_bytes = load i64, ptr @graphc_scratch_bytes
+  %scratch_all = mul i64 %scratch_bytes, %count_wide
+  %own_bytes = add i64 %packed_bytes, %scratch_all
+  %own_some = add i64 %own_bytes, 64                                         ; aligned_alloc(0) may be null
+  %own = call ptr @aligned_alloc(i64 64, i64 %own_some)
+  %no_own = icmp eq ptr %own, null
+  br i1 %no_own, label %fail_own, label %setup
+fail_own:
+  call void @graphc_pool_destroy(ptr %pool)
+  call void @free(ptr %net)
+  ret i32 4
+setup:
+  %p6 = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  store ptr %own, ptr %p6
+  %f = alloca [4 x ptr]
+  %f1 = getelementptr ptr, ptr %f, i64 1
+  store ptr %weights, ptr %f1
+  %f3 = getelementptr ptr, ptr %f, i64 3
+  store ptr %own, ptr %f3
+  call void @graphc_setup(ptr %f, ptr %pool)
+  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 7
   call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   store ptr %net, ptr %out
   ret i32 0
@@ -199,6 +227,9 @@ release:
   %p2 = getelementptr %graphc.net, ptr %net, i32 0, i32 2
   %workspace = load ptr, ptr %p2
   call void @free(ptr %workspace)
+  %p6 = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  %own = load ptr, ptr %p6
+  call void @free(ptr %own)
   %p4 = getelementptr %graphc.net, ptr %net, i32 0, i32 4
   %mapped = load ptr, ptr %p4
   %p5 = getelementptr %graphc.net, ptr %net, i32 0, i32 5
@@ -209,7 +240,7 @@ unmap:
   call i32 @munmap(ptr %mapped, i64 %bytes)
   br label %last
 last:
-  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 7
   call i32 @pthread_mutex_destroy(ptr %mutex)
   call void @free(ptr %net)
   br label %done
@@ -291,7 +322,7 @@ frame:
   %f = alloca ptr, i64 %frame_words
   %input_count = load i64, ptr @graphc_inputs
   %output_count = load i64, ptr @graphc_outputs
-  %f_inputs = getelementptr ptr, ptr %f, i64 3
+  %f_inputs = getelementptr ptr, ptr %f, i64 4
   %in_ok = call i1 @graphc_copy_addresses(ptr %f_inputs, ptr %inputs, ptr @graphc_alignments, i64 %input_count)
   %f_outputs = getelementptr ptr, ptr %f_inputs, i64 %input_count
   %out_masks = getelementptr i64, ptr @graphc_alignments, i64 %input_count
@@ -299,7 +330,7 @@ frame:
   %both = and i1 %in_ok, %out_ok
   br i1 %both, label %enter, label %bad_argument
 enter:
-  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 7
   call i32 @pthread_mutex_lock(ptr %mutex)
   %code = call i32 @graphc_run_locked(ptr %net, ptr %f, ptr %sizes, ptr %workspace, i64 %workspace_bytes)
   call i32 @pthread_mutex_unlock(ptr %mutex)
@@ -401,6 +432,10 @@ run:
   store ptr %weights, ptr %f1
   %f2 = getelementptr ptr, ptr %f, i64 2
   store ptr %workspace, ptr %f2
+  %p6 = getelementptr %graphc.net, ptr %net, i32 0, i32 6
+  %own_block = load ptr, ptr %p6
+  %f3 = getelementptr ptr, ptr %f, i64 3
+  store ptr %own_block, ptr %f3
   %pool = load ptr, ptr %net
   call void @graphc_forward(ptr %f, ptr %pool)
   ret i32 0

@@ -6,8 +6,9 @@
 ;   i32  graphc_pool_threads(ptr pool)
 ;        the number of threads, the caller included
 ;   void graphc_pool_run(ptr pool, ptr fn, ptr frame, i64 tasks)
-;        a REGION: calls `void fn(ptr frame, i64 begin, i64 end)` over disjoint, non-empty ranges that together are
-;        [0, tasks), on any thread, the caller's too, and returns when all are done. tasks < 2^62.
+;        a REGION: calls `void fn(ptr frame, i64 begin, i64 end, i64 thread)` over disjoint, non-empty ranges that together
+;        are [0, tasks), on any thread, the caller's too, and returns when all are done. tasks < 2^62. `thread` is the
+;        caller's 0 or a worker's 1 to threads - 1: calls that run at one time have different ones.
 ;   void graphc_pool_destroy(ptr pool)
 ;        joins the workers; null is allowed
 ;
@@ -65,14 +66,15 @@
 ;   6      96      threads  as created, the caller included
 ;   7      100     workers  how many run: threads - 1; or 0, and all regions are serial
 ;   8      104     pid      the process they run in
-;   9      108              padding
-;   10     128     next     first task that nobody has taken
-;   11     136              padding
-;   12     192     mutex    pthread_mutex_t: 48 bytes on glibc AArch64, 40 on x86-64 and on musl; 64 reserved
-;   13     256     work     pthread_cond_t: workers sleep here; 48 bytes on all of these; 64 reserved
-;   14     320     done     pthread_cond_t: the caller sleeps here
-;   15     384     ids      threads - 1 times pthread_t: 8 bytes, an integer in glibc and a pointer in musl
-%graphc.pool = type { i64, [56 x i8], ptr, ptr, i64, i64, i32, i32, i32, [20 x i8], i64, [56 x i8],
+;   9      108     named    how many workers have taken a number
+;   10     112              padding
+;   11     128     next     first task that nobody has taken
+;   12     136              padding
+;   13     192     mutex    pthread_mutex_t: 48 bytes on glibc AArch64, 40 on x86-64 and on musl; 64 reserved
+;   14     256     work     pthread_cond_t: workers sleep here; 48 bytes on all of these; 64 reserved
+;   15     320     done     pthread_cond_t: the caller sleeps here
+;   16     384     ids      threads - 1 times pthread_t: 8 bytes, an integer in glibc and a pointer in musl
+%graphc.pool = type { i64, [56 x i8], ptr, ptr, i64, i64, i32, i32, i32, i32, [16 x i8], i64, [56 x i8],
                       [64 x i8], [64 x i8], [64 x i8], [0 x i64] }
 
 declare ptr @aligned_alloc(i64, i64)
@@ -159,7 +161,7 @@ one_or_none:
   %any = icmp eq i64 %tasks, 1
   br i1 %any, label %serial, label %finished
 serial:
-  call void %fn(ptr %frame, i64 0, i64 %tasks)
+  call void %fn(ptr %frame, i64 0, i64 %tasks, i64 0)
   ret void
 
 parallel:
@@ -175,7 +177,7 @@ parallel:
   %frame.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 3
   %tasks.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 4
   %grain.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 5
-  %next.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 10
+  %next.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 11
   store ptr %fn, ptr %fn.p
   store ptr %frame, ptr %frame.p
   store i64 %tasks, ptr %tasks.p
@@ -187,13 +189,13 @@ parallel:
   %sleepers = icmp ne i64 %asleep, 0
   br i1 %sleepers, label %wake, label %join_in
 wake:
-  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
+  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
   call void @graphc_pool_wake(ptr %pool, ptr %work)
   br label %join_in
 join_in:
-  call void @graphc_pool_work(ptr %pool)
+  call void @graphc_pool_work(ptr %pool, i64 0)
   ; The gate is closed, so nobody enters any more: until (gate & INSIDE) == 0; mark WAITING = 4.
-  %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
+  %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 15
   call void @graphc_pool_await(ptr %pool, i64 u0xFFFFFF00, i1 false, i64 4, ptr %done)
   br label %finished
 finished:
@@ -212,9 +214,9 @@ check_process:
   br i1 %here, label %stop, label %release
 stop:
   call void @graphc_pool_stop(ptr %pool)
-  %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 12
-  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
-  %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
+  %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
+  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
+  %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 15
   %d0 = call i32 @pthread_mutex_destroy(ptr %mutex)
   %d1 = call i32 @pthread_cond_destroy(ptr %work)
   %d2 = call i32 @pthread_cond_destroy(ptr %done)
@@ -229,13 +231,13 @@ end:
 ; ---- working ---------------------------------------------------------------------------------------------------------
 
 ; Takes chunks until there are none, then sees to it that OPEN is cleared. For the caller, and for workers INSIDE.
-define internal void @graphc_pool_work(ptr %pool) {
+define internal void @graphc_pool_work(ptr %pool, i64 %thread) {
 entry:
   %fn.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 2
   %frame.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 3
   %tasks.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 4
   %grain.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 5
-  %next.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 10
+  %next.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 11
   %fn = load ptr, ptr %fn.p
   %frame = load ptr, ptr %frame.p
   %tasks = load i64, ptr %tasks.p
@@ -260,7 +262,7 @@ closed:
   br i1 %none, label %end, label %call
 call:
   %end.task = call i64 @llvm.smin.i64(i64 %after, i64 %tasks)
-  call void %fn(ptr %frame, i64 %begin, i64 %end.task)
+  call void %fn(ptr %frame, i64 %begin, i64 %end.task, i64 %thread)
   br i1 %more, label %take, label %end
 end:
   ret void
@@ -268,8 +270,12 @@ end:
 
 define internal ptr @graphc_pool_worker(ptr %pool) {
 entry:
-  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
-  %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
+  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
+  %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 15
+  %named.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 9
+  %before.me = atomicrmw add ptr %named.p, i32 1 monotonic ; only to be handed out once, like the tasks
+  %number = add i32 %before.me, 1
+  %thread = zext i32 %number to i64
   br label %idle
 idle:                                                   ; until (gate & (OPEN | STOP)) != 0; mark ASLEEP = 2^32
   call void @graphc_pool_await(ptr %pool, i64 3, i1 true, i64 u0x100000000, ptr %work)
@@ -290,7 +296,7 @@ enter:
   %success = extractvalue { i64, i1 } %swap, 1
   br i1 %success, label %inside, label %look
 inside:
-  call void @graphc_pool_work(ptr %pool)
+  call void @graphc_pool_work(ptr %pool, i64 %thread)
   ; INSIDE - 1. Release pairs with the caller's look at the gate (acquire): it sees what fn wrote here.
   %before = atomicrmw sub ptr %pool, i64 u0x100 release, align 64
   %state = and i64 %before, u0xFFFFFFFC                 ; INSIDE and WAITING ...
@@ -315,7 +321,7 @@ end:
 ; whole time slice, milliseconds, where a thread that slept is run soon after it is woken.
 define internal void @graphc_pool_await(ptr %pool, i64 %mask, i1 %set, i64 %mark, ptr %signal) {
 entry:
-  %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 12
+  %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
   br label %spin
 spin:
   %spins = phi i32 [ 0, %entry ], [ %spins.next, %again ]
@@ -350,7 +356,7 @@ end:
 }
 
 define internal void @graphc_pool_wake(ptr %pool, ptr %signal) {
-  %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 12
+  %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
   %sent = call i32 @pthread_cond_broadcast(ptr %signal)
   %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
@@ -367,12 +373,14 @@ entry:
   %threads.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 6
   %workers.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 7
   %pid.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 8
-  %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 12
-  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
-  %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
+  %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
+  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
+  %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 15
   %pid = call i32 @getpid()
   store i32 %pid, ptr %pid.p
   store i32 0, ptr %workers.p
+  %named.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 9
+  store i32 0, ptr %named.p
   store atomic i64 0, ptr %pool monotonic, align 64     ; the gate; pthread_create publishes it
   %i0 = call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   %i1 = call i32 @pthread_cond_init(ptr %work, ptr null)
@@ -385,7 +393,7 @@ next:
   %all = icmp eq i32 %workers, %wanted
   br i1 %all, label %good, label %create
 create:
-  %id.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 15, i32 %workers
+  %id.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 16, i32 %workers
   %error = call i32 @pthread_create(ptr %id.p, ptr null, ptr @graphc_pool_worker, ptr %pool)
   %failed = icmp ne i32 %error, 0
   br i1 %failed, label %bad, label %created
@@ -404,7 +412,7 @@ bad:
 define internal void @graphc_pool_stop(ptr %pool) {
 entry:
   %workers.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 7
-  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
+  %work = getelementptr %graphc.pool, ptr %pool, i32 0, i32 14
   %old = atomicrmw or ptr %pool, i64 2 monotonic, align 64 ; STOP; monotonic: it publishes nothing
   call void @graphc_pool_wake(ptr %pool, ptr %work)
   br label %next
@@ -415,7 +423,7 @@ next:
 join:
   %left = sub i32 %workers, 1
   store i32 %left, ptr %workers.p
-  %id.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 15, i32 %left
+  %id.p = getelementptr %graphc.pool, ptr %pool, i32 0, i32 16, i32 %left
   %id = load i64, ptr %id.p
   %joined = call i32 @pthread_join(i64 %id, ptr null)
   br label %next

@@ -20,8 +20,10 @@ POOL_LL = Path(__file__).parents[1] / "runtime" / "pool.ll"
 # that two threads run at once is counted twice. `uneven` first does 0 to 4095 steps of volatile work, by task.
 # The frame of `meet` is { i32 arrived, i32 expected, i32 missed }. A task arrives and waits until all expected ones
 # have: each needs a thread of its own. After 10 million yields (seconds) it counts a miss, so a failure is no hang.
+# The frame of `own` is { i32 clashes, i32 greatest thread, i32 busy[threads] }: a call marks its thread busy for as
+# long as it works, and counts a clash if it was so already.
 TASK_FUNCTIONS = """
-define void @count(ptr %counts, i64 %begin, i64 %end) {
+define void @count(ptr %counts, i64 %begin, i64 %end, i64 %thread) {
 entry:
   br label %task
 task:
@@ -35,7 +37,7 @@ return:
   ret void
 }
 
-define void @uneven(ptr %counts, i64 %begin, i64 %end) {
+define void @uneven(ptr %counts, i64 %begin, i64 %end, i64 %thread) {
 entry:
   %sink = alloca i64
   br label %task
@@ -52,16 +54,31 @@ work:
   br i1 %busy, label %work, label %done
 done:
   %i.next = add i64 %i, 1
-  call void @count(ptr %counts, i64 %i, i64 %i.next)
+  call void @count(ptr %counts, i64 %i, i64 %i.next, i64 %thread)
   %more = icmp slt i64 %i.next, %end
   br i1 %more, label %task, label %return
 return:
   ret void
 }
 
+define void @own(ptr %frame, i64 %begin, i64 %end, i64 %thread) {
+entry:
+  %sink = alloca [4096 x i32]
+  %greatest.p = getelementptr i32, ptr %frame, i64 1
+  %number = trunc i64 %thread to i32
+  %greatest = atomicrmw umax ptr %greatest.p, i32 %number monotonic
+  %place = add i64 %thread, 2
+  %busy.p = getelementptr i32, ptr %frame, i64 %place
+  %clash = atomicrmw xchg ptr %busy.p, i32 1 monotonic
+  %clashes = atomicrmw add ptr %frame, i32 %clash monotonic
+  call void @uneven(ptr %sink, i64 1, i64 9, i64 %thread)
+  %was = atomicrmw xchg ptr %busy.p, i32 0 monotonic
+  ret void
+}
+
 declare i32 @sched_yield()
 
-define void @meet(ptr %frame, i64 %begin, i64 %end) {
+define void @meet(ptr %frame, i64 %begin, i64 %end, i64 %thread) {
 entry:
   %expected.p = getelementptr i32, ptr %frame, i64 1
   %missed.p = getelementptr i32, ptr %frame, i64 2
@@ -172,6 +189,15 @@ def pool(pools: Pools, request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.mark.parametrize("tasks", [0, 1, 2, 3, 7, 64, 1000, 100_000])
 def test_each_task_runs_exactly_once(pools: Pools, pool: int, tasks: int) -> None:
     assert pools.runs_each_task_once(pool, "count", tasks, regions=3)
+
+
+def test_threads_that_run_at_once_have_different_numbers(pools: Pools, pool: int) -> None:
+    threads = pools.threads(pool)
+    frame = np.zeros(2 + threads, np.int32)
+    for _ in range(20):
+        pools.run(pool, "own", frame, 400)
+    clashes, greatest, *busy = frame.tolist()
+    assert clashes == 0 and greatest < threads and not any(busy)
 
 
 def test_uneven_tasks(pools: Pools, pool: int) -> None:

@@ -12,7 +12,7 @@ from llvmlite import ir
 from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.nest import Buffer
-from graphc.codegen.plan import ALIGNMENT, Place, Plan, buffer_bytes
+from graphc.codegen.plan import ALIGNMENT, Place, Plan, Step, align, buffer_bytes
 from graphc.codegen.shapes import ShapeCode
 from graphc.codegen.target import Target
 from graphc.ir import Dim, DimLike, Graph
@@ -22,7 +22,13 @@ ERROR_SIZE, ERROR_TOO_LARGE, ERROR_FIXED_SIZE, FIRST_REQUIREMENT = 2, 3, 9, 100 
 LARGEST_SIZE = 2**31 - 1  # of one symbol; products are checked for overflow
 LARGEST_TENSOR = 2**62  # bytes of a workspace; beyond it, sums of slots could overflow
 SERIAL_WORK = 20_000  # scalar operations: below about 2 us of work, waking threads costs more than it saves
-FRAME_TABLE, FRAME_WEIGHTS, FRAME_WORKSPACE, FRAME_INPUTS = 0, 1, 2, 3  # words of the frame that a run passes on
+FRAME_TABLE, FRAME_WEIGHTS, FRAME_WORKSPACE, FRAME_OWN, FRAME_INPUTS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+)  # words of the frame that a run passes on
 WEIGHTS_LABEL = "graphc_weights_data"
 
 
@@ -36,8 +42,11 @@ class NetworkModule:
         self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
         self._kernels: dict[str, ir.Function] = {}
         self._define_constants(metadata, header, embed)
-        steps = [self._emit_step(i) for i in range(len(plan.steps))]
-        self._emit_forward(steps)
+        self._scratch = max((align(s.kernel.scratch) for s in (*plan.setup, *plan.steps)), default=0)
+        self._constant("graphc_packed_bytes", i64(plan.packed_bytes))
+        self._constant("graphc_scratch_bytes", i64(self._scratch))
+        self._emit_sequence("setup", plan.setup)
+        self._emit_sequence("forward", plan.steps)
         self._emit_output_dims()
         self._emit_prepare()
         self._emit_c_functions()
@@ -91,7 +100,7 @@ class NetworkModule:
     def _kernel(self, kernel: Kernel) -> ir.Function:
         """The kernel's function, emitted once for all steps with equal keys."""
         if kernel.key not in self._kernels:
-            args = [PTR] * len(kernel.buffers) + [I64] * (len(kernel.sizes) + 2)
+            args = [PTR] * len(kernel.buffers) + [I64] * (len(kernel.sizes) + 2) + [PTR]
             function = self._function(f"graphc_{kernel.name}_{len(self._kernels)}", VOID, args)
             function.attributes.add("noinline")
             for argument in function.args[: len(kernel.buffers)]:
@@ -100,16 +109,19 @@ class NetworkModule:
             self._kernels[kernel.key] = function
         return self._kernels[kernel.key]
 
-    def _emit_step(self, number: int) -> ir.Function:
-        """`void step(ptr frame, i64 begin, i64 end)`: the kernel on this step's buffers and sizes."""
-        kernel = self.plan.steps[number].kernel
-        function = self._function(f"graphc_step_{number}", VOID, [PTR, I64, I64])
-        frame, begin, end = function.args
+    def _emit_step(self, name: str, kernel: Kernel) -> ir.Function:
+        """`void step(ptr frame, i64 begin, i64 end, i64 thread)`: the kernel on this step's buffers and sizes."""
+        function = self._function(name, VOID, [PTR, I64, I64, I64])
+        frame, begin, end, thread = function.args
         b = ir.IRBuilder(function.append_basic_block("entry"))
         table = _word(b, frame, FRAME_TABLE, PTR)
         pointers = [self._address(b, frame, table, buffer) for buffer in kernel.buffers]
         sizes = [self._load_entry(b, table, d) for d in kernel.sizes]
-        b.call(self._kernel(kernel), [*pointers, *sizes, begin, end])
+        scratch: ir.Value = ir.Constant(PTR, None)
+        if kernel.scratch:
+            start = b.add(i64(self.plan.packed_bytes), b.mul(thread, i64(self._scratch)))
+            scratch = address(b, _word(b, frame, FRAME_OWN, PTR), start, I8)
+        b.call(self._kernel(kernel), [*pointers, *sizes, begin, end, scratch])
         b.ret_void()
         return function
 
@@ -122,6 +134,8 @@ class NetworkModule:
                 return _word(b, frame, FRAME_INPUTS + len(self.plan.graph.inputs) + place.index, PTR)
             case "weights":
                 return address(b, _word(b, frame, FRAME_WEIGHTS, PTR), i64(place.index), I8)
+            case "packed":
+                return address(b, _word(b, frame, FRAME_OWN, PTR), i64(place.index), I8)
         start = _word(b, table, self._entry(("slot", place.index)), I64)
         return address(b, _word(b, frame, FRAME_WORKSPACE, PTR), start, I8)
 
@@ -131,19 +145,22 @@ class NetworkModule:
     def _load_entry(self, b: ir.IRBuilder, table: ir.Value, d: DimLike) -> ir.Value:
         return _word(b, table, self._entry(d), I64) if isinstance(d, Dim) else i64(d)
 
-    def _emit_forward(self, steps: Sequence[ir.Function]) -> None:
-        """`void graphc_forward(ptr frame, ptr pool)`: every step in order, on the pool where it is worth it."""
-        pool_run = ir.Function(self.module, ir.FunctionType(VOID, [PTR, PTR, PTR, I64]), "graphc_pool_run")
-        function = self._function("graphc_forward", VOID, [PTR, PTR])
-        frame, pool = function.args
-        b = ir.IRBuilder(function.append_basic_block("entry"))
+    def _emit_sequence(self, name: str, steps: Sequence[Step]) -> None:
+        """`void graphc_NAME(ptr frame, ptr pool)`: the steps in order, on the pool where it is worth it."""
+        functions = [self._emit_step(f"graphc_{name}_{i}", step.kernel) for i, step in enumerate(steps)]
+        pool_run = self.module.globals.get("graphc_pool_run") or ir.Function(
+            self.module, ir.FunctionType(VOID, [PTR, PTR, PTR, I64]), "graphc_pool_run"
+        )
+        sequence = self._function(f"graphc_{name}", VOID, [PTR, PTR])
+        frame, pool = sequence.args
+        b = ir.IRBuilder(sequence.append_basic_block("entry"))
         table = _word(b, frame, FRAME_TABLE, PTR)
-        for step, function in zip(self.plan.steps, steps, strict=True):
+        for step, function in zip(steps, functions, strict=True):
             tasks = self._load_entry(b, table, step.kernel.tasks)
             work = self._load_entry(b, table, step.kernel.work)
             with b.if_else(b.icmp_signed("<", work, i64(SERIAL_WORK))) as (alone, together):
                 with alone:
-                    b.call(function, [frame, i64(0), tasks])
+                    b.call(function, [frame, i64(0), tasks, i64(0)])
                 with together:
                     b.call(pool_run, [pool, function, frame, tasks])
         b.ret_void()

@@ -43,6 +43,10 @@ class Buffer:
         """A buffer for what lies between two nests of the op that makes this one; no value's name has a backslash."""
         return Buffer(f"{self.name}\\{name}", type)
 
+    def stored(self) -> "Buffer":
+        """The bytes of a blocked buffer as a dense one of the stored shape, partly filled blocks and all."""
+        return Buffer(self.name, self.type.with_shape(*self.layout.stored_shape(self.shape)))
+
     def view(self, *shape: DimLike) -> "Buffer":
         """The same bytes under another shape with as many elements; only a dense buffer has views."""
         if self.layout != DENSE:

@@ -1,17 +1,20 @@
 """What a network does when it runs: which kernels, in which order, and where every tensor lies.
 
-The places are the caller's inputs and outputs, the weights (one block, read-only) and the workspace, which is divided
-into slots. Tensors whose lives do not overlap share a slot; its size is the largest of theirs, an expression in N, H
+The places are the caller's inputs and outputs, the weights (one block, read-only), what is made of weights alone, once,
+when the network is created (`packed`: a kernel's weights in its own order), and the workspace, which is divided into
+slots. Tensors whose lives do not overlap share a slot; its size is the largest of theirs, an expression in N, H
 and W that is evaluated once per shape, so the peak is known before the run and nothing is allocated during it.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc import ops
+from graphc.codegen.blocking import wanted_layout
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.nest import Buffer
@@ -27,7 +30,7 @@ VIEWS = (ops.Identity, ops.Dropout, ops.Flatten, ops.Reshape)  # ops whose resul
 
 @dataclass(frozen=True)
 class Place:
-    """Where a buffer lies: `kind` is "input", "output", "weights" or "slot", with its number or byte offset."""
+    """Where a buffer lies: "input", "output", "weights", "packed" or "slot", and its number or byte offset."""
 
     kind: str
     index: int
@@ -46,11 +49,13 @@ class Plan:
     """Steps in order, the place of every buffer, and the byte sizes (expressions) that share each slot."""
 
     graph: Graph
+    setup: list[Step] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
     slots: list[list[DimLike]] = field(default_factory=list)
     weights: list[tuple[int, Value]] = field(default_factory=list)
     weight_bytes: int = 0
+    packed_bytes: int = 0
 
     def weight_block(self) -> NDArray[np.uint8]:
         """The weights as they lie in memory, aligned."""
@@ -99,7 +104,10 @@ def make_plan(graph: Graph, target: Target, layouts: Mapping[Value, Layout] | No
     buffers = _place_constants(plan)
     problems: list[str] = []
     for node in graph.nodes:
-        inputs = [buffers[v] for v in node.inputs]
+        inputs = [
+            _converted(plan, buffers[v], wanted_layout(node, i, buffers[v].layout, layouts, target), target)
+            for i, v in enumerate(node.inputs)
+        ]
         if isinstance(node.op, VIEWS) and inputs[0].layout == DENSE:
             buffers[node.outputs[0]] = inputs[0].view(*node.outputs[0].type.shape)
             continue
@@ -114,6 +122,7 @@ def make_plan(graph: Graph, target: Target, layouts: Mapping[Value, Layout] | No
     if problems:
         raise UnsupportedError(f"network '{graph.name}' cannot be compiled", problems)
     _place_outputs(plan, buffers, target)
+    _move_to_setup(plan)
     _place_slots(plan)
     return plan
 
@@ -134,6 +143,17 @@ def _place_constants(plan: Plan) -> dict[Value, Buffer]:
     return buffers
 
 
+def _converted(plan: Plan, buffer: Buffer, layout: Layout, target: Target) -> Buffer:
+    """The buffer, or a copy of it in another layout, made once."""
+    if buffer.layout == layout:
+        return buffer
+    copy = replace(buffer.temporary(str(layout), buffer.type), layout=layout)
+    if not any(copy.name == step.kernel.buffers[0].name for step in plan.steps):
+        node = Node(f"{buffer.name} to {layout}", ops.Identity(), (), ())
+        plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [copy], target)]
+    return copy
+
+
 def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> None:
     """Let each output be computed where the caller wants it; copy it there if its bytes already have a place."""
     for i, (name, v) in enumerate(zip(plan.graph.output_names, plan.graph.outputs, strict=True)):
@@ -145,6 +165,23 @@ def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> 
         plan.places[result.name] = Place("output", i)
         node = Node(f"copy to {name}", ops.Identity(), (v,), ())
         plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [result], target)]
+
+
+def _move_to_setup(plan: Plan) -> None:
+    """Let what reads nothing but weights run once, when the network is created."""
+    steps, plan.steps = plan.steps, []
+    writers = Counter(step.kernel.buffers[0].name for step in steps)
+    for step in steps:
+        output, *operands = step.kernel.buffers
+        known = all(b.name in plan.places and plan.places[b.name].kind in ("weights", "packed") for b in operands)
+        free = output.name not in plan.places and writers[output.name] == 1
+        size = buffer_bytes(output)
+        if not (known and operands and free and isinstance(size, int)):
+            plan.steps.append(step)
+            continue
+        plan.setup.append(step)
+        plan.places[output.name] = Place("packed", plan.packed_bytes)
+        plan.packed_bytes = align(plan.packed_bytes + size)
 
 
 def _place_slots(plan: Plan) -> None:

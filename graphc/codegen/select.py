@@ -2,14 +2,66 @@
 
 from collections.abc import Sequence
 
+from graphc import ops
+from graphc.codegen.blocking import split_channels, stored_views
 from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.kernels.conv import DirectConv, make_geometry, pack_bias, pack_weights
 from graphc.codegen.kernels.loop_nest import LoopNestKernel
+from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_depthwise
+from graphc.codegen.kernels.winograd import WinogradConv, WinogradWeights, make_shape, winograd_pays
+from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
 from graphc.ir import Op
 
+POOLS = (ops.MaxPool, ops.AveragePool)
+
 
 def select_kernels(op: Op, inputs: Sequence[Buffer], outputs: Sequence[Buffer], target: Target) -> list[Kernel]:
     """The kernels that compute `outputs = op(inputs)`, in order. Buffers beside those two are temporaries."""
-    return [LoopNestKernel(op.name, nest, target) for nest in lower(op, *inputs, *outputs)]
+    if isinstance(op, ops.Conv2d) and outputs[0].layout.block == target.lanes:
+        return _convolve(op, inputs, outputs[0], target)
+    if isinstance(op, POOLS) and outputs[0].layout == inputs[0].layout == Layout(target.lanes) and constant_count(op):
+        kind = "max" if isinstance(op, ops.MaxPool) else "average"
+        return [WindowKernel(kind, op.window, outputs[0], inputs[0], None, None, [], None, target)]
+    buffers = (*inputs, *outputs)
+    block = max(b.layout.block for b in buffers)
+    if isinstance(op, ops.Elementwise) and outputs[0].layout != DENSE:
+        buffers = stored_views(buffers) or buffers
+    nests = lower(op, *buffers)
+    if block > 1:
+        nests = [split_channels(nest, block) for nest in nests]
+    return [LoopNestKernel(op.name, nest, target) for nest in nests]
+
+
+def constant_count(op: ops.MaxPool | ops.AveragePool) -> bool:
+    """Whether every window counts all its cells, so that an average divides by a constant."""
+    return isinstance(op, ops.MaxPool) or (not op.ceil_mode and (op.count_padding or not any(op.padding)))
+
+
+def _convolve(op: ops.Conv2d, inputs: Sequence[Buffer], y: Buffer, target: Target) -> list[Kernel]:
+    x, w, *rest = inputs
+    bias = rest.pop(0) if op.bias else None
+    if op.groups > 1 and w.shape[:2] == (op.groups, 1):
+        return _convolve_depthwise(op, x, w, bias, rest, y, target)
+    g = make_geometry(op, x, w, target)
+    bias_nest = pack_bias(g, bias, y) if bias else None
+    kernels: list[Kernel] = [LoopNestKernel("pack", bias_nest, target)] if bias_nest else []
+    packed_bias = bias_nest.output if bias_nest else None
+    if x.layout == y.layout and winograd_pays(op, w, y, target):
+        shape = make_shape(w, target)
+        weights = WinogradWeights(shape, w, y)
+        return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]
+    nest = pack_weights(g, w, y)
+    return [*kernels, LoopNestKernel("pack", nest, target), DirectConv(op, g, y, x, nest.output, packed_bias, rest)]
+
+
+def _convolve_depthwise(
+    op: ops.Conv2d, x: Buffer, w: Buffer, bias: Buffer | None, extra: Sequence[Buffer], y: Buffer, target: Target
+) -> list[Kernel]:
+    nests = [pack_depthwise(w, y, target.lanes), *([pack_channels(bias, y, target.lanes)] if bias else [])]
+    packed, packed_bias = nests[0].output, nests[1].output if bias else None
+    window = op.window((w.type.static_shape()[2], w.type.static_shape()[3]))
+    kernel = WindowKernel("conv", window, y, x, packed, packed_bias, extra, op.epilogue, target)
+    return [*(LoopNestKernel("pack", nest, target) for nest in nests), kernel]

@@ -21,6 +21,7 @@ from graphc.codegen.blocks import (
     splat,
     when,
 )  # fmt: skip
+from graphc.codegen.layout import split_channel
 from graphc.codegen.nest import Buffer, Load, Reduce, Size, Var, coefficient, offset, stride_along
 from graphc.codegen.schedule import MOST_STRIDE
 from graphc.ir import Dim, DimLike, DType
@@ -187,8 +188,10 @@ class ValueEmitter:
         if e.fill is None:
             return None
         inside: ir.Value | None = None
-        for i, extent in zip(e.index, e.buffer.shape, strict=True):
-            if not (isinstance(i, Var) and i.extent == extent):
+        block = e.buffer.layout.block
+        for axis, (i, extent) in enumerate(zip(e.index, e.buffer.shape, strict=True)):
+            stored = axis == 1 and block > 1 and split_channel(i, block) is not None  # partly filled blocks are whole
+            if not stored and not (isinstance(i, Var) and i.extent == extent):
                 inside = self._both(inside, self._in_range(i, self.dim(extent)))
         return inside
 

@@ -6,11 +6,11 @@ from typing import Protocol
 from llvmlite import ir
 
 from graphc.codegen.nest import Buffer
-from graphc.ir import Dim, DimLike
+from graphc.ir import DimLike
 
 
 class Kernel(Protocol):
-    """Code for one piece of work: `void kernel(ptr buffers..., i64 sizes..., i64 begin, i64 end)`.
+    """Code for one piece of work: `void kernel(ptr buffers..., i64 sizes..., i64 begin, i64 end, ptr scratch)`.
 
     The work falls into `tasks` independent parts, numbered from 0; a call does begin..end-1. How it falls depends
     on the sizes alone, never on the number of threads. Kernels with equal keys are one function.
@@ -28,8 +28,12 @@ class Kernel(Protocol):
         """The operands, the output first; none may overlap another."""
 
     @property
-    def sizes(self) -> Sequence[Dim]:
-        """The symbolic dims that the code needs as arguments."""
+    def sizes(self) -> Sequence[DimLike]:
+        """The dims that the code needs as arguments."""
+
+    @property
+    def scratch(self) -> int:
+        """Bytes that one thread writes down for itself; `scratch` is aligned to 64 and holds anything at first."""
 
     @property
     def tasks(self) -> DimLike:

@@ -15,6 +15,7 @@ from graphc.ops.scalar import Call, Expr, common_dtype
 class LoopNestKernel:
     """Runs one nest; `op` is the name of the op that it belongs to."""
 
+    scratch = 0
     reason = "the generic kernel: none is made for this op and shape"
 
     def __init__(self, op: str, nest: Nest, target: Target) -> None:
@@ -68,4 +69,4 @@ class LoopNestKernel:
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
-        NestEmitter(self._nest, self._schedule, self._lanes, b, function.args).emit()
+        NestEmitter(self._nest, self._schedule, self._lanes, b, function.args[:-1]).emit()

@@ -1,0 +1,141 @@
+"""Which values lie in blocks of channels, and loop nests over such values.
+
+A value lies in blocks where a convolution makes it, and stays so through what treats all channels alike: then one
+vector is one pixel of a block, whatever the window or the shape of the image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from graphc import ops
+from graphc.codegen.layout import DENSE, Layout, split_channel
+from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Var, size, walk
+from graphc.codegen.target import Target
+from graphc.ir import DType, Graph, Node, Value, dims
+from graphc.ops.scalar import Call, Expr, call
+
+# Ops that treat all channels alike, so that a lane can be a channel
+CHANNELWISE = (
+    *(ops.Elementwise, ops.BatchNorm, ops.MaxPool, ops.MinPool, ops.AveragePool, ops.L2Pool),
+    *(ops.UpsampleNearest, ops.UpsampleBilinear, ops.BedOfNails),
+)
+POOLED = (ops.GlobalAveragePool, ops.GlobalMaxPool)  # their result has one pixel: its blocks are dense
+FEWEST_CHANNELS = 0.5  # of a block: with fewer, the idle lanes cost more than the conversion saves
+
+
+def choose_layouts(graph: Graph, target: Target) -> dict[Value, Layout]:
+    """The layout of every value that does not lie dense."""
+    blocked = Layout(target.lanes)
+    chosen: dict[Value, Layout] = {}
+    for node in graph.nodes:
+        if makes_blocks(node, target) or _keeps_blocks(graph, node, chosen, target):
+            chosen[node.outputs[0]] = blocked
+    return chosen
+
+
+def makes_blocks(node: Node, target: Target) -> bool:
+    """Whether the node is a convolution that a kernel over blocks of channels computes."""
+    op, lanes = node.op, target.lanes
+    if not isinstance(op, ops.Conv2d) or node.outputs[0].type.dtype != DType.F32:
+        return False
+    k, c_group, _, _ = node.inputs[1].type.static_shape()
+    if c_group == 1 and op.groups == k > 1:  # depthwise: a lane is a channel
+        return k >= lanes * FEWEST_CHANNELS
+    if op.groups > 1:
+        return c_group % lanes == 0 and (k // op.groups) % lanes == 0
+    return k >= lanes * FEWEST_CHANNELS
+
+
+def wanted_layout(node: Node, position: int, layout: Layout, layouts: Mapping[Value, Layout], target: Target) -> Layout:
+    """How the node wants to read its input number `position`, which lies in `layout`."""
+    blocked = Layout(target.lanes)
+    if makes_blocks(node, target) and node.outputs[0] in layouts:
+        assert isinstance(node.op, ops.Conv2d)
+        if position == 0:
+            channels = node.inputs[0].type.shape[1]
+            assert isinstance(channels, int)
+            return blocked if channels >= target.lanes * FEWEST_CHANNELS else DENSE
+        return blocked if position >= 2 + node.op.bias else DENSE
+    keeps = node.outputs[0] in layouts or isinstance(node.op, POOLED)
+    return layout if keeps else DENSE
+
+
+def _keeps_blocks(graph: Graph, node: Node, chosen: Mapping[Value, Layout], target: Target) -> bool:
+    y = node.outputs[0]
+    if y.type.rank != 4 or y.type.dtype != DType.F32 or len(node.outputs) > 1:
+        return False
+    if isinstance(node.op, ops.Concat):
+        *channels, _ = [v.type.shape[1] for v in node.inputs]
+        aligned = all(isinstance(c, int) and c % target.lanes == 0 for c in channels)
+        return node.op.axis == 1 and aligned and all(v in chosen for v in node.inputs)
+    if not isinstance(node.op, CHANNELWISE):
+        return False
+    images = [v for v in node.inputs if v not in graph.constants]
+    return bool(images) and all(v in chosen and v.type.shape[:2] == y.type.shape[:2] for v in images)
+
+
+def stored_views(buffers: tuple[Buffer, ...]) -> tuple[Buffer, ...] | None:
+    """The operands of an elementwise op over blocks as dense tensors [N, blocks, H, W, lanes], if that is possible.
+
+    The result is last. Operands are of its type, of one element, or [C,1,1] with whole blocks of channels.
+    """
+    *_, y = buffers
+    views = []
+    for x in buffers:
+        *_, c, h, w = (1, 1, 1, *x.shape)
+        if x.layout == y.layout and x.shape == y.shape:
+            views.append(x.stored())
+        elif x.layout != DENSE or (h, w) != (1, 1):
+            return None
+        elif c == 1:
+            views.append(x.view(1, 1, 1, 1, 1))
+        elif isinstance(c, int) and c % y.layout.block == 0 and x.type.elements == c:
+            views.append(x.view(1, c // y.layout.block, 1, 1, y.layout.block))
+        else:
+            return None
+    return tuple(views)
+
+
+def split_channels(nest: Nest, block: int) -> Nest:
+    """The nest with its loop over channels split into blocks and, innermost, the lanes of one, if it has one.
+
+    rewrite: for n k p q: y[n,k,p,q] = f(k) -> for n kb p q kl: y[n, kb*block+kl, p, q] = f(kb*block+kl)
+    checks:  y lies in such blocks, or has one pixel; its channel is k, or k and whole blocks
+    """
+    y = nest.output
+    if y.type.rank != 4 or not (y.layout.block == block or y.shape[2:] == (1, 1)):
+        return nest
+    k = next((e for e in walk(nest.index[1]) if isinstance(e, Var)), None)
+    if k is None or k not in nest.loops:
+        return nest
+    blocks, lane = Var("kb", dims.ceil_div(k.extent, block)), Var("kl", block)
+    channel = blocks * block + lane
+    partly = not isinstance(k.extent, int) or k.extent % block != 0
+    index = tuple(_replace(i, k, channel, partly) for i in nest.index)
+    if split_channel(index[1], block) is None or (partly and index[1] != channel):
+        return nest
+    loops = (*(blocks if v == k else v for v in nest.loops), lane)
+    where = nest.where and _replace(nest.where, k, channel, partly)
+    if partly and y.layout.block == 1:
+        inside = call("lt", channel, size(k.extent))
+        where = inside if where is None else call("logical_and", where, inside)
+    value = _replace(nest.value, k, channel, partly)
+    tasks = 3 if len(nest.loops) == 4 else len(nest.loops)  # rows: columns run inside a task
+    return replace(nest, loops=loops, index=index, value=value, where=where, parallel=min(nest.parallel, tasks))
+
+
+def _replace(e: Expr, var: Var, by: Expr, partly: bool) -> Expr:
+    """The expression with a variable replaced; where blocks are `partly` filled, dense operands end earlier."""
+    match e:
+        case Var():
+            return by if e == var else e
+        case Call(fn=fn, args=args):
+            return call(fn, *(_replace(a, var, by, partly) for a in args))
+        case Load(buffer=buffer, index=index, fill=fill):
+            moved = tuple(_replace(i, var, by, partly) for i in index)
+            if partly and fill is None and buffer.layout == DENSE and moved != index:
+                fill = 0.0
+            return Load(buffer, moved, fill)
+        case Reduce(kind=kind, vars=vars, body=body):
+            return Reduce(kind, vars, _replace(body, var, by, partly))
+    return e

@@ -1,0 +1,111 @@
+"""The register tile: the inner loop of every convolution and product here, where nearly all time goes.
+
+ALGORITHM  for c in a few input channels: for v in vectors of output channels: for i in pixels:
+               sums[v][i] += weights[c][v] * x[i][c]
+
+SCHEDULE   The sums stay in registers. Each weight vector that is loaded serves all pixels, each input element, spread
+           over the lanes, all vectors. On AVX-512, two FMAs start in a cycle and take four: 24 sums hide that latency
+           three times over, and 4 + 6 loads for 24 FMAs stay below two loads a cycle.
+
+EMIT       `accumulate` for one run of channels, `sum_channels` for all of them, `for_strips` around that.
+"""
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+
+from graphc.codegen.blocks import F32, I64, address, i64, intrinsic, mangle, repeat, splat
+from graphc.codegen.target import Target
+
+RUN = 4  # input channels that are unrolled: 16 are no faster, and four times the code to compile
+# registers -> {vectors: the most pixels beside them}: vectors * pixels sums, the weight vectors and a spread element
+# fit the registers. With 2 x 12, which would fit 32, LLVM spills and repeats loads (half the speed of 4 x 6).
+PIXELS = {32: {4: 6, 3: 8, 2: 10, 1: 14}, 16: {2: 6, 1: 10}}
+
+Tile = list[list[ir.Value]]  # [vector][pixel]
+
+
+def split_vectors(count: int, target: Target) -> tuple[int, int]:
+    """How many vectors a tile takes where there are `count`, as even as can be, and the pixels beside them."""
+    most = max(PIXELS[target.registers])
+    vectors = -(-count // -(-count // most))
+    return vectors, PIXELS[target.registers][vectors]
+
+
+def zeros(lanes: int, vectors: int, pixels: int) -> list[ir.Value]:
+    """The sums at first, vector by vector."""
+    type = ir.VectorType(F32, lanes)
+    return [ir.Constant(type, [0.0] * lanes)] * (vectors * pixels)
+
+
+def accumulate(
+    b: ir.IRBuilder,
+    lanes: int,
+    sums: Sequence[ir.Value],
+    vectors: int,
+    weights: ir.Value,
+    x: ir.Value,
+    channels: Sequence[int],
+    pixel_step: int,
+) -> list[ir.Value]:
+    """The sums after these input channels: element c of a pixel lies at x + channels[c], its weights follow each other.
+
+    `weights` points to [channel][vector][lane], `x` to the first pixel, the others lie `pixel_step` elements apart.
+    """
+    type, sums = ir.VectorType(F32, lanes), list(sums)
+    pixels = len(sums) // vectors
+    for number, channel in enumerate(channels):
+        row = [
+            b.load(address(b, weights, i64((number * vectors + v) * lanes), F32), typ=type, align=4)
+            for v in range(vectors)
+        ]
+        for i in range(pixels):
+            element = b.load(address(b, x, i64(i * pixel_step + channel), F32), typ=F32, align=4)
+            spread = splat(b, element, lanes)
+            for v in range(vectors):
+                at = v * pixels + i
+                sums[at] = intrinsic(b, f"llvm.fmuladd.{mangle(type)}", type, [row[v], spread, sums[at]])
+    return sums
+
+
+def sum_channels(
+    b: ir.IRBuilder,
+    lanes: int,
+    sums: Sequence[ir.Value],
+    vectors: int,
+    weights: ir.Value,
+    x: ir.Value,
+    channels: int,
+    pixel_step: int,
+) -> list[ir.Value]:
+    """`accumulate` over the first `channels` of one block of input channels."""
+
+    def run(c: ir.Value, sums: list[ir.Value], count: int = RUN) -> list[ir.Value]:
+        w = address(b, weights, b.mul(c, i64(vectors * lanes)), F32)
+        return accumulate(b, lanes, sums, vectors, w, address(b, x, c, F32), range(count), pixel_step)
+
+    whole = channels // RUN * RUN
+    sums = repeat(b, i64(0), i64(whole), RUN, sums, run) if whole else list(sums)
+    return run(i64(whole), sums, channels % RUN) if channels % RUN else sums
+
+
+def for_strips(b: ir.IRBuilder, length: ir.Value, most: int, strip: Callable[[ir.Value, int], None]) -> None:
+    """Cut `length` pixels into as few strips as it takes, of nearly equal lengths: `strip(start, pixels)`."""
+    count = b.udiv(b.add(length, i64(most - 1)), i64(most))
+    base, longer = b.udiv(length, count), b.urem(length, count)
+
+    def one(i: ir.Value, values: list[ir.Value]) -> list[ir.Value]:
+        (start,) = values
+        size = b.add(base, b.zext(b.icmp_unsigned("<", i, longer), I64))
+        after = b.append_basic_block("after_strip")
+        choice = b.switch(size, after)
+        for pixels in range(1, most + 1):
+            block = b.append_basic_block(f"strip{pixels}")
+            choice.add_case(i64(pixels), block)
+            b.position_at_end(block)
+            strip(start, pixels)
+            b.branch(after)
+        b.position_at_end(after)
+        return [b.add(start, size)]
+
+    repeat(b, i64(0), count, 1, [i64(0)], one)

@@ -1,0 +1,84 @@
+"""The matrices of Winograd's minimal filtering, F(m, r): m results of an r-tap filter by m + r - 1 products.
+
+S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray, Fast Algorithms for Convolutional
+Neural Networks (2016), https://arxiv.org/abs/1509.09308: y = AT ((G g) * (BT d)), in two dimensions from both sides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from llvmlite import ir
+
+from graphc.codegen.blocks import intrinsic, mangle
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+# Where the polynomials are evaluated, beside infinity. The error against float64 at 64 to 512 channels is 2.5 to 3.8e-6
+# of the largest output; with the usual 0, +-1, +-2 it would be 5.4e-6 to 1.0e-5.
+POINTS = {(4, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))}
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The matrices AT (results), G (weights) and BT (data) of F(m, r)."""
+
+    results: Matrix
+    weights: Matrix
+    data: Matrix
+
+
+def make_transform(m: int, r: int) -> Transform:
+    """By Toom's and Cook's construction from POINTS."""
+    points = POINTS[m, r]
+    results = tuple((*(p**i for p in points), Fraction(int(i == m - 1))) for i in range(m))
+    weights, data = [], []
+    for j, p in enumerate(points):
+        others = [q for i, q in enumerate(points) if i != j]
+        scale = _product([p - q for q in others])
+        weights.append(tuple(p**k / scale for k in range(r)))
+        data.append((*_polynomial(others), Fraction(0)))
+    weights.append((*[Fraction(0)] * (r - 1), Fraction(1)))
+    data.append(tuple(_polynomial(points)))
+    return Transform(results, tuple(weights), tuple(data))
+
+
+def _product(factors: Sequence[Fraction]) -> Fraction:
+    result = Fraction(1)
+    for factor in factors:
+        result *= factor
+    return result
+
+
+def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
+    """The coefficients of the product of (x - root), from x^0 up."""
+    found = [Fraction(1)]
+    for root in roots:
+        found = [low - root * same for low, same in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]
+    return found
+
+
+def apply_both_sides(b: ir.IRBuilder, matrix: Matrix, grid: Sequence[Sequence[ir.Value]]) -> list[list[ir.Value]]:
+    """matrix * grid * matrix^T, for a square grid of vectors."""
+    columns = [_apply(b, matrix, [row[j] for row in grid]) for j in range(len(grid[0]))]  # columns[j][i]
+    return [_apply(b, matrix, [column[i] for column in columns]) for i in range(len(matrix))]
+
+
+def _apply(b: ir.IRBuilder, matrix: Matrix, vectors: Sequence[ir.Value]) -> list[ir.Value]:
+    return [_combine(b, row, vectors) for row in matrix]
+
+
+def _combine(b: ir.IRBuilder, row: Sequence[Fraction], vectors: Sequence[ir.Value]) -> ir.Value:
+    """The sum of row[i] * vectors[i], without products by 0, 1 and -1."""
+    terms = sorted(((c, v) for c, v in zip(row, vectors, strict=True) if c), key=lambda term: term[0] != 1)
+    coefficient, total = terms[0]
+    type = total.type
+    if coefficient != 1:
+        total = b.fmul(total, ir.Constant(type, [float(coefficient)] * type.count))
+    for c, v in terms[1:]:
+        if abs(c) == 1:
+            total = b.fadd(total, v) if c == 1 else b.fsub(total, v)
+        else:
+            factor = ir.Constant(type, [float(c)] * type.count)
+            total = intrinsic(b, f"llvm.fmuladd.{mangle(type)}", type, [v, factor, total])
+    return total

@@ -1,0 +1,430 @@
+"""3x3 convolutions at stride 1 by Winograd's F(4x4, 3x3): 36 products for 16 results that take 144 directly.
+
+ALGORITHM  For each tile of 4x4 results, on which 6x6 inputs d bear, and each pair of channels:
+               y = AT (sum over c: (G w[k,c] GT) * (BT d[c] B)) A
+           The sum over c is 36 matrix products, one for each place in the transformed 6x6 grid.
+
+SCHEDULE   A task is a block of tiles, and a part of the output channels where there are many. It transforms the block's
+           inputs into scratch (V), multiplies for each of the 36 places with the weights (which were transformed when
+           the network was loaded) into M, and transforms M into results. V and M stay in the second-level cache where
+           they fit; the weights, four times those of the layer, stream through once for each block, so more tiles a
+           block mean less traffic. Places in V and M lie an odd number of cache lines apart: at a multiple of 4 KiB all
+           36 would fight for the same lines of the first-level cache.
+           The products are those of tile.py.
+
+EMIT       `WinogradConv.emit`: _read_inputs, _multiply, _write_results.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from graphc.codegen.blocks import F32, I64, address, i64, intrinsic, mangle, repeat, when
+from graphc.codegen.kernels.epilogue import Epilogue
+from graphc.codegen.kernels.tile import for_strips, split_vectors, sum_channels, zeros
+from graphc.codegen.kernels.transforms import apply_both_sides, make_transform
+from graphc.codegen.nest import Buffer
+from graphc.codegen.target import Target
+from graphc.ir import DimLike, dims
+from graphc.ops import Conv2d
+
+M, R = 4, 3
+SIDE = M + R - 1  # of the inputs under a tile
+PLACES = SIDE * SIDE
+TRANSFORM = make_transform(M, R)
+FEW_CHANNELS = 256  # input and output channels together, up to which V and M of 24 tiles fit 1 MiB
+TILES = (24, 48)  # of a block, with few and with many channels: multiples of a strip's pixels
+FEWEST_CHANNELS = 24  # with fewer, the transforms cost more than the products save
+WEIGHT_BANDWIDTH = 8  # bytes a cycle from the last cache, of which the weights of a wide layer come
+TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
+MANY_OUTPUTS = 256  # output channels from which on two tasks share a block: transforming inputs twice costs 4 % at most
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The constants of one layer."""
+
+    lanes: int
+    vectors: int
+    pixels: int
+    c: int
+    k: int
+
+    @property
+    def c_blocks(self) -> int:
+        """Blocks of input channels; the last may be partly filled."""
+        return -(-self.c // self.lanes)
+
+    @property
+    def k_blocks(self) -> int:
+        """Blocks of output channels."""
+        return -(-self.k // self.lanes)
+
+    @property
+    def k_tiles(self) -> int:
+        """Register tiles of output channels."""
+        return -(-self.k_blocks // self.vectors)
+
+    @property
+    def parts(self) -> int:
+        """Tasks that share a block of tiles."""
+        return 2 if self.k >= MANY_OUTPUTS else 1
+
+    @property
+    def part_tiles(self) -> int:
+        """Register tiles of output channels in a part."""
+        return -(-self.k_tiles // self.parts)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of results in a block."""
+        return TILES[self.c + self.k > FEW_CHANNELS]
+
+    @property
+    def v_place(self) -> int:
+        """Elements from one place of V to the next."""
+        return (self.c_blocks * self.tiles | 1) * self.lanes
+
+    @property
+    def m_place(self) -> int:
+        """Elements from one place of M to the next."""
+        return (self.part_tiles * self.vectors * self.tiles | 1) * self.lanes
+
+
+def make_shape(w: Buffer, target: Target) -> Shape:
+    """The shape of a layer with these weights."""
+    k, c, _, _ = w.type.static_shape()
+    return Shape(target.lanes, *split_vectors(-(-k // target.lanes), target), c, k)
+
+
+def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> bool:
+    """Whether a 3x3 convolution takes less time so than directly, by what both multiply and load."""
+    k, c, *kernel = w.type.static_shape()
+    if kernel != [R, R] or op.stride != (1, 1) or op.dilation != (1, 1) or op.groups > 1 or min(k, c) < FEWEST_CHANNELS:
+        return False
+    (p, q), block = y.shape[2:], make_shape(w, target).tiles
+    if not isinstance(p, int) or not isinstance(q, int):
+        return True  # as for a large image
+    tiles = -(-p // M) * -(-q // M)
+    cycles = 2 * target.lanes  # products in one
+    direct = p * q * R * R / cycles  # cycles for a pair of channels
+    loaded = -(-tiles // block) * PLACES * 4 / WEIGHT_BANDWIDTH
+    return tiles * PLACES * TRANSFORM_COST / cycles + loaded < direct
+
+
+class WinogradWeights:
+    """G w GT as [place, tile of k, c, vectors * lanes], zero beyond K: made once, when the network is loaded."""
+
+    name, reason, scratch = "winograd_weights", "made once", 0
+
+    def __init__(self, shape: Shape, w: Buffer, y: Buffer) -> None:
+        s = self.shape = shape
+        result = y.temporary("winograd", w.type.with_shape(PLACES, s.k_tiles, s.c, s.vectors * s.lanes))
+        self.buffers = [result, w]
+        self.sizes: list[DimLike] = [s.k, s.c, s.k_tiles]
+        self.tasks: DimLike = s.k_tiles * s.vectors
+        self.work: DimLike = s.k * s.c * PLACES * R
+        self.key = f"{self.name} {s.lanes} {s.vectors}"
+
+    def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
+        """A task is one vector of output channels: for each c, nine gathers, the transform, 36 stores."""
+        s, (u, w, k_all, c_all, k_tiles, begin, end, _) = self.shape, function.args
+        type = ir.VectorType(F32, s.lanes)
+        lanes = ir.Constant(ir.VectorType(I64, s.lanes), list(range(s.lanes)))
+        place = b.mul(b.mul(k_tiles, c_all), i64(s.vectors * s.lanes))
+
+        def spread(x: ir.Value) -> ir.Value:
+            first = b.insert_element(ir.Constant(lanes.type, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
+            zero = ir.Constant(ir.VectorType(ir.IntType(32), s.lanes), [0] * s.lanes)
+            return b.shuffle_vector(first, ir.Constant(lanes.type, ir.Undefined), zero)
+
+        def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            k = b.add(spread(b.mul(number, i64(s.lanes))), lanes)
+            mask = b.icmp_unsigned("<", k, spread(k_all))
+            tile, v = b.udiv(number, i64(s.vectors)), b.urem(number, i64(s.vectors))
+
+            def channel(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                first = b.mul(b.add(b.mul(k, spread(c_all)), spread(c)), spread(i64(R * R)))
+                name = f"llvm.masked.gather.{mangle(type)}.v{s.lanes}p0"
+                grid = []
+                for r in range(R):
+                    row = []
+                    for t in range(R):
+                        where = address(b, w, b.add(first, spread(i64(r * R + t))), F32)
+                        row.append(intrinsic(b, name, type, [where, mask, ir.Constant(type, [0.0] * s.lanes)]))
+                    grid.append(row)
+                target = b.add(b.mul(b.add(b.mul(tile, c_all), c), i64(s.vectors)), v)
+                target = b.mul(target, i64(s.lanes))
+                for e, value in enumerate(v for row in apply_both_sides(b, TRANSFORM.weights, grid) for v in row):
+                    b.store(value, address(b, u, b.add(target, b.mul(place, i64(e))), F32), align=4)
+                return []
+
+            return repeat(b, i64(0), c_all, 1, [], channel)
+
+        repeat(b, begin, end, 1, [], task)
+        b.ret_void()
+
+
+class WinogradConv:
+    """y = epilogue(conv2d(x, w, b), extra...): x, y and extra in blocks of channels, w transformed, b packed."""
+
+    reason = "3x3 at stride 1: 36 products for 16 results that take 144 directly"
+
+    def __init__(
+        self,
+        op: Conv2d,
+        shape: Shape,
+        y: Buffer,
+        x: Buffer,
+        u: Buffer,
+        bias: Buffer | None,
+        extra: Sequence[Buffer],
+    ) -> None:
+        s = self.shape = shape
+        self.has_bias, self.epilogue = bias is not None, Epilogue(op.epilogue, len(extra))
+        self.name = f"winograd4x4_{s.vectors}x{s.pixels}"
+        self.buffers = [y, x, u, *([bias] if bias else []), *extra]
+        (n, _, height, width), (_, _, p, q) = x.shape, y.shape
+        rows, columns = dims.ceil_div(p, M), dims.ceil_div(q, M)
+        all_tiles = dims.product([rows, columns])
+        blocks = dims.ceil_div(all_tiles, s.tiles)
+        self.sizes: list[DimLike] = [
+            *(height, width, p, q, columns, all_tiles, blocks, op.padding[0], op.padding[1]),
+            *(s.c, s.c_blocks, s.k_blocks, s.k_tiles, s.part_tiles, s.parts, s.tiles, s.v_place, s.m_place),
+        ]
+        self.tasks = dims.product([n, blocks, s.parts])
+        self.work = dims.product([n, all_tiles, PLACES * s.c * s.k])
+        partly = s.c % s.lanes, s.k_blocks % s.vectors != 0
+        self.key = f"{self.name} {s.lanes} {partly} {bias is not None} {op.epilogue} {len(extra)}"
+
+    @property
+    def scratch(self) -> int:
+        """V, M, and the inputs of one tile."""
+        return 4 * (PLACES * (self.shape.v_place + self.shape.m_place) + PLACES * self.shape.lanes)
+
+    def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
+        """Fill the body of the function."""
+        _Emitter(self, b, function).emit()
+
+
+class _Emitter:
+    """The code of one WinogradConv."""
+
+    def __init__(self, kernel: WinogradConv, b: ir.IRBuilder, function: ir.Function) -> None:
+        self.kernel, self.s, self.b = kernel, kernel.shape, b
+        count = len(kernel.buffers)
+        self.y, self.x, self.u, *rest = function.args[:count]
+        self.bias = rest.pop(0) if kernel.has_bias else None
+        self.extra = rest
+        *sizes, self.begin, self.end, self.scratch = function.args[count:]
+        self.height, self.width, self.p, self.q, self.columns, self.all_tiles, self.blocks, *sizes = sizes
+        self.above, self.before, self.c, self.c_blocks, self.k_blocks, *sizes = sizes
+        self.k_tiles, self.part_tiles, self.parts, self.tiles, self.v_place, self.m_place = sizes
+        self.type = ir.VectorType(F32, self.s.lanes)
+        self.m = address(b, self.scratch, b.mul(self.v_place, i64(PLACES)), F32)
+        self.patch = address(b, self.m, b.mul(self.m_place, i64(PLACES)), F32)
+
+    def emit(self) -> None:
+        """A task: one part of the output channels of one block of tiles."""
+        b, s = self.b, self.s
+
+        def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            part, number = b.urem(number, self.parts), b.udiv(number, self.parts)
+            block, n = b.urem(number, self.blocks), b.udiv(number, self.blocks)
+            first = b.mul(block, self.tiles)
+            count = self._least(b.sub(self.all_tiles, first), self.tiles)
+            first_k = b.mul(part, self.part_tiles)
+            k_count = self._least(b.sub(self.k_tiles, first_k), self.part_tiles)
+            self._read_inputs(n, first, count)
+            self._multiply(first_k, k_count, count)
+            first_block = b.mul(first_k, i64(s.vectors))
+            k_blocks = self._least(b.sub(self.k_blocks, first_block), b.mul(k_count, i64(s.vectors)))
+            self._write_results(n, first, count, first_block, k_blocks)
+            return []
+
+        repeat(b, self.begin, self.end, 1, [], task)
+        b.ret_void()
+
+    def _least(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
+
+    def _vector(self, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
+        offset = i64(offset) if isinstance(offset, int) else offset
+        return self.b.load(address(self.b, pointer, offset, F32), typ=self.type, align=4)
+
+    def _for_tiles(self, first: ir.Value, count: ir.Value, body: object) -> None:
+        """body(number in the block, row, column) for each tile of the block."""
+        b = self.b
+
+        def one(t: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            tile = b.add(first, t)
+            body(t, b.udiv(tile, self.columns), b.urem(tile, self.columns))  # type: ignore[operator]
+            return []
+
+        repeat(b, i64(0), count, 1, [], one)
+
+    # -- inputs: V = BT d B -------------------------------------------------------------------------------------------
+
+    def _read_inputs(self, n: ir.Value, first: ir.Value, count: ir.Value) -> None:
+        b, lanes = self.b, self.s.lanes
+        plane = b.mul(b.mul(self.height, self.width), i64(lanes))
+        image = address(b, self.x, b.mul(b.mul(n, self.c_blocks), plane), F32)
+
+        def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
+            top = b.sub(b.mul(row, i64(M)), self.above)
+            left = b.sub(b.mul(column, i64(M)), self.before)
+            inside = b.and_(self._fits(top, self.height), self._fits(left, self.width))
+            start = b.mul(b.add(b.mul(top, self.width), left), i64(lanes))
+
+            def block(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                source = address(b, image, b.mul(c, plane), F32)
+                when(b, b.not_(inside), lambda: self._fill_patch(source, top, left))
+                x = b.select(inside, address(b, source, start, F32), self.patch)
+                x_row = b.select(inside, b.mul(self.width, i64(lanes)), i64(SIDE * lanes))
+                grid = [
+                    [self._vector(address(b, x, b.mul(x_row, i64(i)), F32), j * lanes) for j in range(SIDE)]
+                    for i in range(SIDE)
+                ]
+                place = b.mul(b.add(b.mul(c, self.tiles), t), i64(lanes))
+                values = (v for row in apply_both_sides(b, TRANSFORM.data, grid) for v in row)
+                for e, value in enumerate(values):
+                    at = b.add(place, b.mul(self.v_place, i64(e)))
+                    b.store(value, address(b, self.scratch, at, F32), align=4)
+                return []
+
+            repeat(b, i64(0), self.c_blocks, 1, [], block)
+
+        self._for_tiles(first, count, one)
+
+    def _fits(self, start: ir.Value, extent: ir.Value) -> ir.Value:
+        b = self.b
+        return b.and_(b.icmp_signed(">=", start, i64(0)), b.icmp_signed("<=", b.add(start, i64(SIDE)), extent))
+
+    def _fill_patch(self, source: ir.Value, top: ir.Value, left: ir.Value) -> list[ir.Value]:
+        """The inputs of a tile that reaches outside the image, with zeros there."""
+        b, lanes = self.b, self.s.lanes
+        zero = ir.Constant(self.type, [0.0] * lanes)
+
+        def line(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            row = b.add(top, i)
+            row_inside = b.icmp_unsigned("<", row, self.height)
+
+            def pixel(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                column = b.add(left, j)
+                inside = b.and_(row_inside, b.icmp_unsigned("<", column, self.width))
+                at = b.mul(b.add(b.mul(row, self.width), column), i64(lanes))
+                (value,) = when(b, inside, lambda: [self._vector(source, at)], [zero])
+                place = b.mul(b.add(b.mul(i, i64(SIDE)), j), i64(lanes))
+                b.store(value, address(b, self.patch, place, F32), align=4)
+                return []
+
+            return repeat(b, i64(0), i64(SIDE), 1, [], pixel)
+
+        return repeat(b, i64(0), i64(SIDE), 1, [], line)
+
+    # -- products: M = U V --------------------------------------------------------------------------------------------
+
+    def _multiply(self, first_k: ir.Value, k_count: ir.Value, count: ir.Value) -> None:
+        b, s = self.b, self.s
+        width = s.vectors * s.lanes
+        k_weights = b.mul(self.c, i64(width))  # of one tile of output channels at one place
+        x_block = b.mul(self.tiles, i64(s.lanes))
+        full = self.c_blocks if s.c % s.lanes == 0 else b.sub(self.c_blocks, i64(1))
+
+        def place(e: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            v = address(b, self.scratch, b.mul(e, self.v_place), F32)
+
+            def k_tile(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                number = b.add(b.mul(e, self.k_tiles), b.add(first_k, k))
+                weights = address(b, self.u, b.mul(number, k_weights), F32)
+                result = b.add(b.mul(e, self.m_place), b.mul(b.mul(k, i64(s.vectors)), x_block))
+
+                def strip(start: ir.Value, pixels: int) -> None:
+                    x = address(b, v, b.mul(start, i64(s.lanes)), F32)
+
+                    def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
+                        w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
+                        x_c = address(b, x, b.mul(c, x_block), F32)
+                        return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes)
+
+                    sums = repeat(b, i64(0), full, 1, zeros(s.lanes, s.vectors, pixels), block)
+                    if s.c % s.lanes:
+                        sums = block(full, sums, s.c % s.lanes)
+                    for number, value in enumerate(sums):
+                        vector, pixel = divmod(number, pixels)
+                        at = b.add(result, b.mul(x_block, i64(vector)))
+                        at = b.add(at, b.mul(b.add(start, i64(pixel)), i64(s.lanes)))
+                        b.store(value, address(b, self.m, at, F32), align=4)
+
+                for_strips(b, count, s.pixels, strip)
+                return []
+
+            return repeat(b, i64(0), k_count, 1, [], k_tile)
+
+        repeat(b, i64(0), i64(PLACES), 1, [], place)
+
+    # -- results: y = AT M A ------------------------------------------------------------------------------------------
+
+    def _write_results(
+        self, n: ir.Value, first: ir.Value, count: ir.Value, first_block: ir.Value, k_blocks: ir.Value
+    ) -> None:
+        b, lanes = self.b, self.s.lanes
+        plane = b.mul(b.mul(self.p, self.q), i64(lanes))
+
+        def block(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            k_block = b.add(first_block, k)
+            image = b.mul(b.add(b.mul(n, self.k_blocks), k_block), plane)
+            bias = self._vector(self.bias, b.mul(k_block, i64(lanes))) if self.bias is not None else None
+
+            def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
+                place = b.mul(b.add(b.mul(k, self.tiles), t), i64(lanes))
+                grid = [
+                    [self._vector(self.m, b.add(place, b.mul(self.m_place, i64(i * SIDE + j)))) for j in range(SIDE)]
+                    for i in range(SIDE)
+                ]
+                results = apply_both_sides(b, TRANSFORM.results, grid)
+                if bias is not None:
+                    results = [[b.fadd(v, bias) for v in line] for line in results]
+                top, left = b.mul(row, i64(M)), b.mul(column, i64(M))
+                start = b.add(image, b.mul(b.add(b.mul(top, self.q), left), i64(lanes)))
+                self._store_tile(results, start, b.sub(self.p, top), b.sub(self.q, left))
+
+            self._for_tiles(first, count, one)
+            return []
+
+        repeat(b, i64(0), k_blocks, 1, [], block)
+
+    def _store_tile(self, results: list[list[ir.Value]], start: ir.Value, rows: ir.Value, columns: ir.Value) -> None:
+        """Store the results that lie in the image: `rows` and `columns` are there from the tile's first one on."""
+        b, lanes = self.b, self.s.lanes
+        whole = b.and_(b.icmp_signed(">=", rows, i64(M)), b.icmp_signed(">=", columns, i64(M)))
+        line_step = b.mul(self.q, i64(lanes))
+
+        def store(value: ir.Value, at: ir.Value) -> None:
+            others = [self._vector(e, at) for e in self.extra]
+            value = self.kernel.epilogue.emit(b, lanes, [value, *others])
+            b.store(value, address(b, self.y, at, F32), align=4)
+
+        def all_of_them() -> list[ir.Value]:
+            for i, line in enumerate(results):
+                for j, value in enumerate(line):
+                    store(value, b.add(b.add(start, b.mul(line_step, i64(i))), i64(j * lanes)))
+            return []
+
+        def some() -> list[ir.Value]:
+            for number, value in enumerate(v for line in results for v in line):
+                b.store(value, address(b, self.patch, i64(number * lanes), F32), align=4)
+
+            def line(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                def pixel(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                    value = self._vector(self.patch, b.mul(b.add(b.mul(i, i64(M)), j), i64(lanes)))
+                    store(value, b.add(b.add(start, b.mul(line_step, i)), b.mul(j, i64(lanes))))
+                    return []
+
+                return repeat(b, i64(0), self._least(columns, i64(M)), 1, [], pixel)
+
+            return repeat(b, i64(0), self._least(rows, i64(M)), 1, [], line)
+
+        when(b, whole, all_of_them)
+        when(b, b.not_(whole), some)
