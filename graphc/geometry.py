@@ -73,6 +73,7 @@ class Geometry:
 
 INPUT = Geometry(*[Axis(Fraction(1), Fraction(0), Fraction(1))] * 2)
 META_KEY = "geometry"
+_KEYS = ("stride", "receptive_field", "offset")
 
 
 def find_geometry(graph: Graph) -> dict[Value, Geometry | None]:
@@ -89,23 +90,41 @@ def find_geometry(graph: Graph) -> dict[Value, Geometry | None]:
 
 
 def describe_geometry(graph: Graph) -> Graph:
-    """`graph` with the geometry of its outputs in `meta`, from where a compiled network can tell it."""
+    """`graph` with the geometry of its outputs in `meta`, from where a compiled network or an ONNX file can tell it.
+
+    JSON, {"scores": {"stride": [4, 4], "receptive_field": [32, 32], "offset": [15.5, 15.5]}}, in pixels of the input,
+    rows first; the offset is the centre of what element (0, 0) sees.
+    """
     found = find_geometry(graph)
     outputs = {name: g for name, v in zip(graph.output_names, graph.outputs, strict=True) if (g := found.get(v))}
-    table = {
-        name: [[str(x) for x in (axis.stride, axis.low, axis.high)] for axis in (g.rows, g.columns)]
-        for name, g in outputs.items()
-    }
-    return replace(graph, meta={**graph.meta, META_KEY: json.dumps(table)})
+    return replace(graph, meta={**graph.meta, META_KEY: json.dumps({name: _to_json(g) for name, g in outputs.items()})})
 
 
 def read_geometry(meta: Mapping[str, str], output: str) -> Geometry | None:
     """What `describe_geometry` wrote of an output; None if it has no geometry. InputError if that is not readable."""
     try:
-        axes = json.loads(meta.get(META_KEY, "{}")).get(output)
-        return Geometry(*(Axis(*map(Fraction, axis)) for axis in axes)) if axes else None
-    except (ValueError, TypeError, AttributeError):
+        found = json.loads(meta.get(META_KEY, "{}")).get(output)
+        return _from_json(found) if found else None
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
         raise InputError(f"meta '{META_KEY}': expected what graphc writes there, got {meta[META_KEY]!r}") from None
+
+
+def _to_json(geometry: Geometry) -> dict[str, list[int | float]]:
+    axes = (geometry.rows, geometry.columns)
+    pairs = ([a.stride for a in axes], [a.field for a in axes], [a.centre for a in axes])
+    return {
+        key: [int(x) if x.denominator == 1 else float(x) for x in pair] for key, pair in zip(_KEYS, pairs, strict=True)
+    }
+
+
+def _from_json(found: Mapping[str, Iterable[float]]) -> Geometry:
+    # Denominators are products of upsampling factors: the nearest fraction to a float, below a million, is the one.
+    pairs = [[Fraction(x).limit_denominator() for x in found[key]] for key in _KEYS]
+    rows, columns = (
+        Axis(stride, centre - (field - 1) / 2, centre + (field + 1) / 2)
+        for stride, field, centre in zip(*pairs, strict=True)
+    )
+    return Geometry(rows, columns)
 
 
 def _after(node: Node, found: Mapping[Value, Geometry | None]) -> Geometry | None:

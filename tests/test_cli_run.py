@@ -270,4 +270,6 @@ def test_networks_that_run_keep_their_metadata(libraries: dict[str, Path]) -> No
 
     net: Network = load(libraries["pages"])
     assert json.loads(net.meta["labels"])[-1] == "background"
-    assert json.loads(net.meta["geometry"]) == {"logits": [["4", "0", "32"]] * 2}
+    assert json.loads(net.meta["geometry"]) == {
+        "logits": {"stride": [4, 4], "receptive_field": [32, 32], "offset": [15.5, 15.5]}
+    }

@@ -1,5 +1,6 @@
 """Geometry against the truth: which pixels, when they change, change an element of the result."""
 
+import json
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ from graphc import nn, ops
 from graphc.errors import InputError
 from graphc.geometry import Axis, Geometry, describe_geometry, find_geometry, read_geometry
 from graphc.ir import Builder, DType, Graph, Value, f32
+from graphc.models import digits
 from graphc.passes import fully_convolutional, optimize
 from graphc.reference import run_reference
 
@@ -192,8 +194,6 @@ def test_epilogues_join_after_the_window() -> None:
 
 def test_dense_digits() -> None:
     """The windows of the digit network: 32 pixels, 4 apart, the first one from pixel 0 on."""
-    from graphc.models import digits
-
     graph = fully_convolutional(digits())
     geometry = find_geometry(graph)[graph.outputs[0]]
     assert geometry == Geometry(*[Axis(Fraction(4), Fraction(0), Fraction(32))] * 2)
@@ -207,10 +207,26 @@ def test_metadata_tells_the_geometry() -> None:
     (name,) = graph.output_names
     assert read_geometry(describe_geometry(graph).meta, name) == geometry
     assert read_geometry(graph.meta, name) is None
+    dense = describe_geometry(fully_convolutional(digits()))
+    assert json.loads(dense.meta["geometry"]) == {
+        "logits": {"stride": [4, 4], "receptive_field": [32, 32], "offset": [15.5, 15.5]}
+    }
     assert read_geometry(describe_geometry(declare(nn.global_max_pool)).meta, "global_max_pool_1") is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"y": 3}', '{"y": [["1", "x", "2"], ["1", "0", "1"]]}', '{"y": [[1, 2]]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"y": 3}',
+        '{"y": {"stride": [1, 1], "receptive_field": [3, 3]}}',
+        '{"y": {"stride": [1, "x"], "receptive_field": [3, 3], "offset": [0, 0]}}',
+        '{"y": {"stride": [1, 1, 1], "receptive_field": [3, 3, 3], "offset": [0, 0, 0]}}',
+        '{"y": {"stride": [1, 1], "receptive_field": [3, NaN], "offset": [0, 0]}}',
+        '{"y": {"stride": [1, 1], "receptive_field": [3, Infinity], "offset": [0, 0]}}',
+    ],
+)
 def test_metadata_of_others_is_an_error(text: str) -> None:
     with pytest.raises(InputError, match=r"geometry.*expected what graphc writes there"):
         read_geometry({"geometry": text}, "y")

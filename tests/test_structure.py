@@ -31,6 +31,7 @@ LAYERS = (
 SAME_LAYER = {
     ("settings", "errors"),
     ("drawing", "layered"),
+    ("onnx", "geometry"),  # an exported model tells it
 }
 LEVEL = {group: level for level, layer in enumerate(LAYERS) for group in layer}
 

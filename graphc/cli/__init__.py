@@ -194,16 +194,27 @@ def run(
     run_network(loaded, make_reader(loaded, resize, mean, std), inputs, output, overlay, top)
 
 
-@main.command(**examples("export lenet5 -o lenet5.onnx", "export digits --dense -o digits.onnx"))
+@main.command(
+    **examples(
+        "export lenet5 -o lenet5.onnx",
+        "export digits --dense -o digits.onnx",
+        "export resnet50 --params resnet50.safetensors --fp16 -o resnet50.onnx",
+    )
+)
 @model
 @click.option("-o", "--output", type=FILE, required=True, metavar="FILE.onnx", help="The file to write.")
-@click.option("--opset", type=int, default=18, show_default=True, help="The version of ONNX's operators.")
+@click.option("--opset", type=int, default=18, show_default=True, help="The version of ONNX's operators, from 13 on.")
+@click.option("--fp16", is_flag=True, help="Weights and arithmetic in half precision; inputs and outputs stay float32.")
 @dense
-def export(output: Path, opset: int, **network: Any) -> None:
-    """Write a network as an ONNX file."""
+def export(output: Path, opset: int, fp16: bool, **network: Any) -> None:
+    """Write a network as an ONNX file.
+
+    Its metadata hold mean, std and labels, if the network has them, and how its outputs lie over the image. More than
+    2 GiB of weights go to a file beside it, FILE.onnx.data.
+    """
     from graphc.cli.commands import export_network, load_model
 
-    export_network(load_model(**network), output, opset)
+    export_network(load_model(**network), output, opset, fp16)
 
 
 @main.command(**examples("summary lenet5", "summary net.onnx --shape 1x3x640x480 --json"))

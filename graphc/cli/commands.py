@@ -40,10 +40,12 @@ def compile_network(
         click.echo(f"{path}  {format_bytes(path.stat().st_size)}")
 
 
-def export_network(graph: Graph, path: Path, opset: int) -> None:
-    """Write an ONNX file."""
-    export_onnx(graph, path, opset=opset)
-    click.echo(f"{path}  {format_bytes(path.stat().st_size)}")
+def export_network(graph: Graph, path: Path, opset: int, fp16: bool) -> None:
+    """Write an ONNX file, and list it; with more than 2 GiB of parameters also the one beside it that holds them."""
+    with show_progress(f"exporting {graph.name}"):
+        files = export_onnx(graph, path, opset, fp16=fp16)
+    for file in files:
+        click.echo(f"{file}  {format_bytes(file.stat().st_size)}")
 
 
 def show_summary(graph: Graph, shapes: Sequence[tuple[int, ...]], as_json: bool) -> None:

@@ -9,8 +9,10 @@ import onnx
 from onnx import ModelProto, ValueInfoProto, checker, defs, helper, shape_inference
 
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
+from graphc.geometry import describe_geometry
 from graphc.ir import Graph, Value
 from graphc.onnx.export_ops import EXPORTERS
+from graphc.onnx.half import to_half
 from graphc.onnx.names import Names
 from graphc.onnx.tensors import ELEMENT_TYPES, PRODUCER, RENAMED, write_tensor
 from graphc.onnx.writer import ModelWriter, NodeWriter
@@ -19,13 +21,15 @@ OLDEST_OPSET = 13  # the first in which axes, splits and softmax have the form t
 MESSAGE_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; 16 MiB stay for the nodes
 
 
-def to_model(graph: Graph, opset: int = 18) -> ModelProto:
+def to_model(graph: Graph, opset: int = 18, fp16: bool = False) -> ModelProto:
     """The graph as an ONNX model, checked by ONNX's own checker and shape inference.
 
-    UnsupportedError lists every node that ONNX cannot express.
+    Its metadata are the graph's (mean, std, labels, ...) and the geometry of its outputs. With `fp16` it keeps weights
+    and computes in half precision, from float32 inputs to float32 outputs (`graphc.onnx.half`). UnsupportedError
+    lists every node that ONNX cannot express, or every weight that half precision cannot.
     """
-    model = _build_model(graph, opset)
-    if _data_bytes(graph) > MESSAGE_BYTES:
+    model = _build_model(graph, opset, fp16)
+    if _data_bytes(model) > MESSAGE_BYTES:
         raise UnsupportedError(
             f"network '{graph.name}': more than 2 GiB of parameters; use export_onnx, which puts "
             "them into a file of their own"
@@ -34,28 +38,36 @@ def to_model(graph: Graph, opset: int = 18) -> ModelProto:
     return model
 
 
-def export_onnx(graph: Graph, path: str | os.PathLike[str], opset: int = 18, external_data: bool = False) -> None:
-    """Write the graph as an ONNX file, all or nothing.
+def export_onnx(
+    graph: Graph,
+    path: str | os.PathLike[str],
+    opset: int = 18,
+    external_data: bool = False,
+    fp16: bool = False,
+) -> tuple[Path, ...]:
+    """Write the graph as an ONNX file, all or nothing, as `to_model` makes it; the files that were written.
 
     With `external_data`, or with more than 2 GiB of parameters, these go to the file `path`.data beside it.
     """
-    file, model = Path(path), _build_model(graph, opset)
-    external = external_data or _data_bytes(graph) > MESSAGE_BYTES
-    data = f"{file.name}.data"
+    file, model = Path(path), _build_model(graph, opset, fp16)
+    external = external_data or _data_bytes(model) > MESSAGE_BYTES
+    data = file.with_name(f"{file.name}.data")
     try:
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
             written = Path(folder) / file.name
-            onnx.save_model(model, written, "protobuf", save_as_external_data=external, location=data)
+            onnx.save_model(model, written, "protobuf", save_as_external_data=external, location=data.name)
             _check(written, graph)
-            if external and (Path(folder) / data).exists():
-                os.replace(Path(folder) / data, file.parent / data)  # before the file that refers to it
+            external = (Path(folder) / data.name).exists()  # small tensors alone stay in the model
+            if external:
+                os.replace(Path(folder) / data.name, data)  # before the file that refers to it
             os.replace(written, file)
     except OSError as error:
         raise FileError(f"{file}: {error.strerror or error}") from None
+    return (file, data) if external else (file,)
 
 
-def _data_bytes(graph: Graph) -> int:
-    return sum(p.array.nbytes for p in graph.params.values())
+def _data_bytes(model: ModelProto) -> int:
+    return sum(len(t.raw_data) for t in model.graph.initializer)
 
 
 def _check(model: ModelProto | Path, graph: Graph) -> None:
@@ -66,7 +78,7 @@ def _check(model: ModelProto | Path, graph: Graph) -> None:
         raise GraphError(f"network '{graph.name}': ONNX's checker refuses the exported model: {message}") from None
 
 
-def _build_model(graph: Graph, opset: int) -> ModelProto:
+def _build_model(graph: Graph, opset: int, fp16: bool) -> ModelProto:
     newest = defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise UnsupportedError(f"opset: expected {OLDEST_OPSET} to {newest}, got {opset}")
@@ -101,7 +113,9 @@ def _build_model(graph: Graph, opset: int) -> ModelProto:
         producer_version=_version(),
         doc_string="Dims named N, H and W are sizes of a run: batch, height, width.",
     )
-    helper.set_model_props(model, dict(graph.meta))
+    helper.set_model_props(model, dict(describe_geometry(graph).meta))
+    if fp16:
+        to_half(model)
     return model
 
 
