@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from graphc.passes import optimize
     from graphc.passes.fully_convolutional import fully_convolutional
     from graphc.reference import run_reference
-    from graphc.state import load_state
     from graphc.text import parse
 
 __version__ = "0.1.0"
@@ -39,7 +38,6 @@ _HOME = {
     "fully_convolutional": "graphc.passes",
     "optimize": "graphc.passes",
     "run_reference": "graphc.reference",
-    "load_state": "graphc.state",
     "parse": "graphc.text",
     "to_networkx": "graphc.ir.view",
 }
@@ -47,7 +45,7 @@ _MODULES = ("models", "nn", "ops", "passes", "runtime")
 
 __all__ = [
     "Builder", "DType", "Graph", "GraphcError", "TensorType", "__version__", "build", "compile", "export_onnx", "f32",
-    "fully_convolutional", "load", "load_state", "optimize", "parse", "run_reference", "to_networkx",
+    "fully_convolutional", "load", "optimize", "parse", "run_reference", "to_networkx",
 ]  # fmt: skip
 
 

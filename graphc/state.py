@@ -1,64 +1,73 @@
-"""Parameters in files: a network's weights by name, as safetensors or NumPy's .npz. Nothing is ever unpickled."""
+"""Arrays by name in files: a network's weights as safetensors, NumPy's .npz or PyTorch's .pth.
 
-from collections.abc import Mapping
-from dataclasses import replace
-from os import PathLike
+Nothing is unpickled but by PyTorch's own loader of weights, which makes tensors and nothing else.
+"""
+
+import os
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from numpy.typing import NDArray
 
-from graphc.errors import FileError, InputError
-from graphc.ir import Array, Graph, Param
-
-
-def load_state(graph: Graph, path: str | PathLike[str]) -> Graph:
-    """`graph` with its parameters from a .safetensors or .npz file; missing, unexpected and mis-shaped ones are
-    reported together in one InputError. Constants that the graph declares itself may be left out."""
-    return with_params(graph, read_state(path), str(path))
+from graphc.errors import FileError
 
 
-def with_params(graph: Graph, arrays: Mapping[str, Array], source: str = "parameters") -> Graph:
-    """`graph` with these parameters; InputError lists every name that does not fit.
-
-    `<name>.num_batches_tracked`, which PyTorch's batch norm counts while it is trained, is passed over.
-    """
-    arrays = {name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")}
-    problems = []
-    for name, param in graph.params.items():
-        if name not in arrays and param.trainable:
-            problems.append(f"missing {name} {param.value.type}")
-        elif name in arrays and arrays[name].shape != param.value.type.shape:
-            problems.append(f"{name}: expected {param.value.type}, got {list(arrays[name].shape)}")
-    problems += [f"unexpected {name}" for name in arrays if name not in graph.params]
-    if problems:
-        raise InputError(f"{source}: {'; '.join(problems)}")
-    params = {
-        name: Param(p.value, arrays[name].astype(p.value.type.dtype.numpy), p.trainable) if name in arrays else p
-        for name, p in graph.params.items()
-    }
-    return replace(graph, params=params)
+def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """All arrays of a .safetensors, .npz, .pth or .pt file, by name. Errors: FileError."""
+    match Path(path).suffix:
+        case ".safetensors":
+            return _read_safetensors(path)
+        case ".npz":
+            return _read_npz(path)
+        case ".pth" | ".pt":
+            return _read_torch(path)
+    raise FileError(f"{path}: expected a .safetensors, .npz or .pth file")
 
 
-def read_state(path: str | PathLike[str]) -> dict[str, Array]:
-    """All arrays of a .safetensors or .npz file, by name."""
+def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError, safe_open
+
     try:
-        match Path(path).suffix:
-            case ".safetensors":
-                with safe_open(path, framework="numpy") as file:
-                    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-            case ".npz":
-                with np.load(path, allow_pickle=False) as archive:
-                    return dict(archive)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FileError(f"{path}: cannot be read as parameters ({error})") from None
-    raise FileError(f"{path}: expected a .safetensors or .npz file")
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:  # the last two: types that NumPy lacks
+        raise FileError(f"{path}: cannot be read as safetensors ({error})") from None
 
 
-def read_metadata(path: str | PathLike[str]) -> dict[str, str]:
-    """The text entries beside the arrays of a .safetensors file, in the order of their names."""
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text entries beside the arrays of a .safetensors file, in the order of their names. Errors: FileError."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="numpy") as file:
             return dict(sorted((file.metadata() or {}).items()))  # the reader gives them in random order
     except (OSError, SafetensorError) as error:
         raise FileError(f"{path}: cannot be read as safetensors ({error})") from None
+
+
+def _read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one array without a name")
+        with archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"{path}: cannot be read as .npz ({error})") from None
+
+
+def _read_torch(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    if find_spec("torch") is None:
+        raise FileError(f"{path}: expected PyTorch to read it with (pip install torch), or a .safetensors or .npz file")
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many classes: of pickle, of zip files, of its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FileError(f"{path}: cannot be read as PyTorch's weights ({reason})") from None
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise FileError(f"{path}: expected tensors by name, as net.state_dict() has them, got something else")
+    return {name: (t.float() if t.dtype == torch.bfloat16 else t).detach().numpy() for name, t in state.items()}

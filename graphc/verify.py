@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from graphc.errors import UnsupportedError
 from graphc.ir import Array, DType, Graph
 from graphc.passes import PIPELINE, optimize
 from graphc.reference import random_inputs, run_reference
+from graphc.runtime.onnxruntime import OnnxRuntimeNetwork
 
 TOLERANCE = 1e-4  # of a tensor's largest element: float32 sums over thousands of products stay well below
 
@@ -39,13 +39,17 @@ def verify(
     cpu: str = "native",
     tolerance: float = TOLERANCE,
     inputs: Sequence[Array] | None = None,
+    provider: str = "cpu",
 ) -> list[Comparison]:
-    """Run random inputs (or `inputs`) of these sizes through every executor and compare with float64."""
+    """Run random inputs (or `inputs`) of these sizes through every executor and compare with float64.
+
+    `provider` is what ONNX Runtime computes on: cpu, cuda or tensorrt; UnsupportedError if that is not there.
+    """
     given = list(inputs) if inputs is not None else random_inputs(graph, sizes, seed)
     expected = run_reference(graph, given, DType.F64)
     return [
         _compare_native(graph, given, expected, threads, cpu, tolerance),
-        _compare_onnxruntime(graph, given, expected, tolerance),
+        _compare_onnxruntime(graph, given, expected, provider, tolerance),
     ]
 
 
@@ -79,35 +83,27 @@ def _compare_native(
     return Comparison("native", difference, wrong)
 
 
-def _compare_onnxruntime(graph: Graph, inputs: list[Array], expected: list[Array], tolerance: float) -> Comparison:
-    if find_spec("onnxruntime") is None:
-        return Comparison("onnxruntime", skipped="not installed (pip install graphc[onnxruntime])")
+def _compare_onnxruntime(
+    graph: Graph, inputs: list[Array], expected: list[Array], provider: str, tolerance: float
+) -> Comparison:
+    def run(graph: Graph, inputs: Sequence[Array]) -> Sequence[Array]:
+        return run_onnxruntime(graph, inputs, provider)
+
     try:
-        difference = _largest(run_onnxruntime(graph, inputs), expected)
+        difference = _largest(run(graph, inputs), expected)
     except UnsupportedError as error:
+        if provider != "cpu":  # it was asked for
+            raise
         return Comparison("onnxruntime", skipped=str(error))
     if difference <= tolerance:
         return Comparison("onnxruntime", difference)
-    wrong = _first_wrong_layer(graph, inputs, run_onnxruntime, tolerance)
+    wrong = _first_wrong_layer(graph, inputs, run, tolerance)
     return Comparison("onnxruntime", difference, wrong or "the network as a whole; every layer alone is right")
 
 
-def run_onnxruntime(graph: Graph, inputs: Sequence[Array]) -> Sequence[Array]:
+def run_onnxruntime(graph: Graph, inputs: Sequence[Array], provider: str = "cpu") -> Sequence[Array]:
     """The outputs of the exported graph; UnsupportedError if ONNX or ONNX Runtime lacks something of it."""
-    import onnxruntime
-
-    from graphc.onnx import to_model
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: it warns of values that it can fold
-    data = to_model(graph).SerializeToString()
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its classes have no common base of their own
-        raise UnsupportedError(f"ONNX Runtime refuses the exported model: {' '.join(str(error).split())}") from None
-    names = [i.name for i in session.get_inputs()]
-    results: Sequence[Array] = session.run(None, dict(zip(names, inputs, strict=True)))
-    return results
+    return _listed(OnnxRuntimeNetwork(graph, provider)(*inputs))
 
 
 def _first_wrong_layer(graph: Graph, inputs: Sequence[Array], run: Executor, tolerance: float) -> str | None:

@@ -4,7 +4,7 @@ from importlib import resources
 
 from graphc import nn
 from graphc.ir import Builder, Graph, f32
-from graphc.state import load_state, read_metadata
+from graphc.state import read_metadata
 
 INK = {"mean": "[1]", "std": "[-1]"}  # how the digit network reads a picture: (grey - 1) / -1, the ink on white paper
 
@@ -38,4 +38,4 @@ def digits(seed: int = 0) -> Graph:
         x = nn.max_pool(nn.relu(nn.conv2d(x, 8, 5, name="conv1")), 2)
         x = nn.max_pool(nn.relu(nn.conv2d(x, 24, 5, name="conv2")), 2)
         x = nn.relu(nn.linear(nn.flatten(x), 64, name="fc1"))
-        return load_state(net.build(logits=nn.linear(x, 11, name="fc2")), path)
+        return net.build(logits=nn.linear(x, 11, name="fc2")).load_state(path)

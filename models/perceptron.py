@@ -6,7 +6,6 @@ import numpy as np
 
 from graphc import nn
 from graphc.ir import Builder, Graph, f32
-from graphc.state import with_params
 
 
 def xor(seed: int = 0) -> Graph:
@@ -24,7 +23,7 @@ def xor(seed: int = 0) -> Graph:
         "output.weight": [[1, -1]],
         "output.bias": [-0.5],
     }
-    return with_params(net.build(bit=x), {name: np.array(w, np.float32) for name, w in weights.items()})
+    return net.build(bit=x).with_params({name: np.array(w, np.float32) for name, w in weights.items()})
 
 
 def mlp(sizes: Sequence[int] = (784, 300, 100, 10), seed: int = 0) -> Graph:

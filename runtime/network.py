@@ -82,7 +82,7 @@ class Network:
         return f"<network {self.name}: ({listed(self.inputs)}) -> ({listed(self.outputs)})>"
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        arrays = self._arrange(args, named)
+        arrays = arrange_inputs(self.name, self.inputs, args, named)
         packed, sizes, shapes = self._prepare(tuple(a.shape for a in arrays))
         results = [np.empty(shape, t.dtype.numpy) for shape, (_, t) in zip(shapes, self.outputs, strict=True)]
         sources = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
@@ -135,15 +135,6 @@ class Network:
             shapes.append(tuple(dims[: type.rank]))
         return shapes
 
-    def _arrange(self, args: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
-        names = [name for name, _ in self.inputs]
-        given = dict(zip(names, args, strict=False)) | dict(named)
-        unknown = [n for n in named if n not in names or n in names[: len(args)]]
-        if len(args) > len(names) or unknown or len(given) != len(names):
-            got = ", ".join([*(f"#{i}" for i in range(len(args))), *named]) or "none"
-            raise InputError(f"network '{self.name}': expected inputs {', '.join(names)}, got {got}")
-        return [_as_array(name, type, given[name]) for name, type in self.inputs]
-
     def _new_handle(self) -> ctypes.c_void_p:
         handle = ctypes.c_void_p()
         self._check(self._create(ctypes.byref(handle)), {})
@@ -153,6 +144,19 @@ class Network:
         if code:
             given = f" (got {', '.join(f'{k}={v}' for k, v in sizes.items())})" if sizes else ""
             raise InputError(f"network '{self.name}': {self._functions['strerror'](code).decode()}{given}")
+
+
+def arrange_inputs(
+    network: str, inputs: Sequence[tuple[str, TensorType]], args: Sequence[Any], named: Mapping[str, Any]
+) -> list[Array]:
+    """The arrays of a call in the inputs' order, each C-contiguous and of its input's dtype. Errors: InputError."""
+    names = [name for name, _ in inputs]
+    given = dict(zip(names, args, strict=False)) | dict(named)
+    unknown = [n for n in named if n not in names or n in names[: len(args)]]
+    if len(args) > len(names) or unknown or len(given) != len(names):
+        got = ", ".join([*(f"#{i}" for i in range(len(args))), *named]) or "none"
+        raise InputError(f"network '{network}': expected inputs {', '.join(names)}, got {got}")
+    return [_as_array(name, type, given[name]) for name, type in inputs]
 
 
 def _destroy_all(handles: deque[ctypes.c_void_p], destroy: Callable[..., Any], _owner: object) -> None:

@@ -26,7 +26,7 @@ from graphc.models import (
 )  # fmt: skip
 from graphc.models.pages import digit_windows
 from graphc.reference import run_reference
-from graphc.state import read_metadata, with_params
+from graphc.state import read_metadata
 from graphc.summary import summarize
 
 SEGMENTATION = ("unet", "segnet", "fcn32s", "fcn16s", "fcn8s")
@@ -165,10 +165,10 @@ def test_class_counts_and_sizes_are_free() -> None:
 
 def test_weights_trained_by_pytorch_may_hold_its_counters() -> None:
     arrays = {name: p.array for name, p in resnet18(10, size=32).params.items()}
-    graph = with_params(resnet18(10, size=32, seed=1), {**arrays, "bn1.num_batches_tracked": np.array(7)})
+    graph = resnet18(10, size=32, seed=1).with_params({**arrays, "bn1.num_batches_tracked": np.array(7)})
     np.testing.assert_array_equal(graph.params["conv1.weight"].array, arrays["conv1.weight"])
     with pytest.raises(InputError, match=r"^parameters: unexpected bn1\.batches$"):
-        with_params(resnet18(10, size=32), {**arrays, "bn1.batches": np.array(7)})
+        resnet18(10, size=32).with_params({**arrays, "bn1.batches": np.array(7)})
 
 
 def test_xor_is_exclusive_or() -> None:

@@ -11,7 +11,6 @@ import pytest
 from graphc.ir import DType
 from graphc.models import NETWORKS
 from graphc.reference import run_reference
-from graphc.state import with_params
 from graphc.verify import relative_difference
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch (pip install torch torchvision)")
@@ -29,7 +28,7 @@ def test_results_are_those_of_torchvision(name: str) -> None:
     size = SIZES.get(name, 64)
     images = torch.randn(4, 3, size, size)
     model = make_torch_model(name, size, images)
-    graph = with_params(NETWORKS[name](size=size), state_of(model))
+    graph = NETWORKS[name](size=size).with_params(state_of(model))
     with torch.no_grad():
         expected = model.double()(images.double()).numpy()
     (found,) = run_reference(graph, [images.numpy()], DType.F64)
@@ -40,7 +39,7 @@ def test_results_are_those_of_torchvision(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_have_the_names_of_torchvision(name: str) -> None:
     model = getattr(torchvision.models, name)(aux_logits=True, **HEADS[name])
-    with_params(NETWORKS[name](aux=True), state_of(model))
+    NETWORKS[name](aux=True).with_params(state_of(model))
 
 
 def state_of(model: Any) -> dict[str, "np.ndarray[Any, Any]"]:

@@ -15,10 +15,10 @@ LINKED = ("passes", "runtime", "models")
 # From the bottom up. A group is graphc/NAME.py or the folder NAME; it may import the groups of lower lines.
 LAYERS = (
     ("errors", "settings"),
-    ("drawing", "images", "layered", "pictures"),
+    ("drawing", "images", "layered", "pictures", "state"),
     ("ir",),
     ("ops",),
-    ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "reference", "state", "text"),
+    ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "reference", "text"),
     ("passes", "runtime", "models"),
     ("driver",),
     ("artefact", "onnx.backend", "summary", "verify"),

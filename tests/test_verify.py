@@ -5,10 +5,11 @@ import pytest
 
 import graphc.verify
 from graphc import driver, nn, ops
-from graphc.errors import InputError
+from graphc.errors import InputError, UnsupportedError
 from graphc.ir import Array, Builder, Graph, f32
 from graphc.models import lenet5
 from graphc.passes import optimize
+from graphc.runtime import onnxruntime
 from graphc.verify import Comparison, relative_difference, verify
 
 
@@ -95,10 +96,15 @@ def test_what_onnx_cannot_express_is_skipped() -> None:
 
 
 def test_without_onnxruntime_it_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphc.verify, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
     assert verify(small(), SIZES)[1] == Comparison(
-        "onnxruntime", skipped="not installed (pip install graphc[onnxruntime])"
+        "onnxruntime", skipped="ONNX Runtime is not installed (pip install graphc[onnxruntime])"
     )
+
+
+def test_a_provider_that_is_asked_for_is_not_skipped() -> None:
+    with pytest.raises(UnsupportedError, match="this ONNX Runtime has no TensorrtExecutionProvider"):
+        verify(small(), SIZES, provider="tensorrt")
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def combine(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 model = combine(
     click.argument("model"),
-    click.option("--params", type=FILE, metavar="FILE", help="Parameters by name, as .safetensors or .npz."),
+    click.option("--params", type=FILE, metavar="FILE", help="Parameters by name: .safetensors, .npz or .pth."),
 )
 dense = combine(
     click.option("--dense", is_flag=True, help="Make it fully convolutional: a map of scores for images of any size."),
@@ -88,12 +88,24 @@ dense = combine(
         help="With --dense, the image size it was made for, if it leaves that open.",
     ),
 )
+reading = combine(
+    click.option("--resize", is_flag=True, help="Scale images to the size that the network wants."),
+    click.option(
+        "--mean", type=parse_numbers, metavar="X,...", help="Subtract these from the channels, which lie in 0..1."
+    ),
+    click.option(
+        "--std", type=parse_numbers, metavar="X,...", help="Then divide by these.  [default for both: the network's]"
+    ),
+)
 cpu = click.option(
     "--cpu", default="native", show_default=True, metavar="NAME", help="Compile for this CPU: native, or x86-64-v3, ..."
 )
 threads = click.option(
     "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of a run.  [default: every CPU]"
 )
+provider_names = click.Choice(
+    ["cpu", "cuda", "tensorrt"]
+)  # runtime.onnxruntime.PROVIDERS, which is not loaded for this
 shape = click.option(
     "--shape",
     "shapes",
@@ -152,6 +164,7 @@ def compile(
         "run digits --dense page.png --overlay map.png",
         "run net.onnx --resize --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 *.jpg -o results",
         "run build/net.so image.npy -o result.npy",
+        "run resnet50 --backend onnxruntime --provider cuda image.npy",
     )
 )
 @model
@@ -160,15 +173,21 @@ def compile(
     "-o", "--output", type=FILE, metavar="FILE|DIR", help="Write the results: a .npy file, or a folder for many inputs."
 )
 @click.option("--overlay", type=FILE, metavar="FILE|DIR", help="Draw the map of scores over the image, as .png.")
-@click.option("--resize", is_flag=True, help="Scale images to the size that the network wants.")
-@click.option(
-    "--mean", type=parse_numbers, metavar="X,...", help="Subtract these from the channels, which lie in 0..1."
-)
-@click.option(
-    "--std", type=parse_numbers, metavar="X,...", help="Then divide by these.  [default for both: the network's]"
-)
+@reading
 @click.option(
     "--top", type=click.IntRange(1), default=5, show_default=True, metavar="K", help="Show the K best classes."
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["native", "onnxruntime"]),
+    default="native",
+    show_default=True,
+    help="Run graphc's own code, or the exported network in ONNX Runtime.",
+)
+@click.option(
+    "--provider",
+    type=provider_names,
+    help="With --backend onnxruntime, what that computes on; an error if it is not there.  [default: cpu]",
 )
 @threads
 @cpu
@@ -229,7 +248,11 @@ def summary(shapes: tuple[tuple[int, ...], ...], as_json: bool, **network: Any) 
     show_summary(load_model(**network), shapes, as_json)
 
 
-@main.command(**examples("verify net.onnx", "verify digits --dense --shape 2x1x100x80 --threads 4"))
+@main.command(
+    **examples(
+        "verify net.onnx", "verify digits --dense --shape 2x1x100x80 --threads 4", "verify resnet50 --provider cuda"
+    )
+)
 @model
 @shape
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random inputs.")
@@ -240,6 +263,13 @@ def summary(shapes: tuple[tuple[int, ...], ...], as_json: bool, **network: Any) 
     show_default=True,
     help="The largest difference that is right, as a share of a tensor's largest element.",
 )
+@click.option(
+    "--provider",
+    type=provider_names,
+    default="cpu",
+    show_default=True,
+    help="What ONNX Runtime computes on.",
+)
 @threads
 @cpu
 @dense
@@ -247,6 +277,7 @@ def verify(
     shapes: tuple[tuple[int, ...], ...],
     seed: int,
     tolerance: float,
+    provider: str,
     threads: int | None,
     cpu: str,
     **network: Any,
@@ -258,7 +289,7 @@ def verify(
     """
     from graphc.cli.commands import load_model, verify_network
 
-    if not verify_network(load_model(**network), shapes, seed, tolerance, threads, cpu):
+    if not verify_network(load_model(**network), shapes, seed, tolerance, threads, cpu, provider):
         raise click.exceptions.Exit(1)
 
 

@@ -58,11 +58,17 @@ def show_summary(graph: Graph, shapes: Sequence[tuple[int, ...]], as_json: bool)
 
 
 def verify_network(
-    graph: Graph, shapes: Sequence[tuple[int, ...]], seed: int, tolerance: float, threads: int | None, cpu: str
+    graph: Graph,
+    shapes: Sequence[tuple[int, ...]],
+    seed: int,
+    tolerance: float,
+    threads: int | None,
+    cpu: str,
+    provider: str,
 ) -> bool:
     """Print a line for each executor; whether all of them are right."""
     with show_progress(f"verifying {graph.name}"):
-        comparisons = verify(graph, find_sizes(graph, shapes), seed, threads, cpu, tolerance)
+        comparisons = verify(graph, find_sizes(graph, shapes), seed, threads, cpu, tolerance, provider=provider)
     for c in comparisons:
         verdict = f"wrong from {c.first_wrong} on" if c.first_wrong else "right"
         told = f"skipped: {c.skipped}" if c.skipped else f"largest difference {c.difference:.1e}, {verdict}"

@@ -14,7 +14,6 @@ from graphc.ir import Graph
 from graphc.ir.sizes import bind_sizes
 from graphc.models import NETWORKS
 from graphc.passes import fully_convolutional, padded_layers
-from graphc.state import load_state
 from graphc.summary import default_sizes
 
 
@@ -30,7 +29,7 @@ def load_model(
         raise InputError(f"--{'gap' if gap else 'window'}: expected together with --dense only")
     graph = find_model(model)
     if params:
-        graph = load_state(graph, params)
+        graph = graph.load_state(params)
     if dense:
         graph = fully_convolutional(graph, gap or "window", window)
         if padded := padded_layers(graph):

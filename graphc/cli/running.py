@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from rich.console import Console
@@ -15,12 +15,16 @@ from graphc.cli.results import describe_result, draw_overlay
 from graphc.errors import FileError, InputError
 from graphc.geometry import read_geometry
 from graphc.images import normalise_image, read_image, resize_image
-from graphc.ir import Array, TensorType
+from graphc.ir import Array, Graph, TensorType
 from graphc.pictures import save_png
 from graphc.runtime import load
 from graphc.runtime.network import Network
 
+if TYPE_CHECKING:  # a library is run without what exports one
+    from graphc.runtime.onnxruntime import OnnxRuntimeNetwork
+
 LIBRARY = ".so"
+Runnable = Union[Network, "OnnxRuntimeNetwork"]
 
 
 @dataclass(frozen=True)
@@ -81,22 +85,43 @@ def read_array(path: Path) -> Array:
     return array
 
 
-def load_network(model: str, threads: int | None, cpu: str, **options: Any) -> Network:
-    """The compiled network that MODEL stands for; of a library, the compiler is not loaded. Errors: InputError."""
+def load_network(
+    model: str, threads: int | None, cpu: str, backend: str = "native", provider: str | None = None, **options: Any
+) -> Runnable:
+    """What MODEL stands for, ready to run; of a library, the compiler is not loaded. Errors: InputError."""
+    if provider and backend == "native":
+        raise InputError("--provider: expected together with --backend onnxruntime only")
     if not model.endswith(LIBRARY):
         from graphc.cli.loading import load_model
-        from graphc.driver import compile
 
-        graph = load_model(model, **options)
-        with show_progress(f"compiling {graph.name}"):
-            return compile(graph, threads, cpu)
+        if backend == "onnxruntime":
+            if cpu != "native":
+                raise InputError("--cpu: expected for graphc's own code only, and ONNX Runtime chooses for itself")
+            return _open_onnxruntime(load_model(model, **options), provider or "cpu", threads)
+        return compile_graph(load_model(model, **options), threads, cpu)
     chosen = [name for name, value in options.items() if value] + ["cpu"] * (cpu != "native")
+    chosen += ["backend"] * (backend != "native")
     if chosen:
         raise InputError(f"--{chosen[0]}: expected when a library is compiled, and '{model}' is one already")
     return load(model, threads)
 
 
-def make_reader(network: Network, resize: bool, mean: list[float] | None, std: list[float] | None) -> Reader:
+def compile_graph(graph: Graph, threads: int | None, cpu: str) -> Network:
+    """The network as graphc's own code."""
+    from graphc.driver import compile
+
+    with show_progress(f"compiling {graph.name}"):
+        return compile(graph, threads, cpu)
+
+
+def _open_onnxruntime(graph: Graph, provider: str, threads: int | None) -> "OnnxRuntimeNetwork":
+    from graphc.runtime.onnxruntime import OnnxRuntimeNetwork
+
+    with show_progress(f"exporting {graph.name}"):
+        return OnnxRuntimeNetwork(graph, provider, threads)
+
+
+def make_reader(network: Runnable, resize: bool, mean: list[float] | None, std: list[float] | None) -> Reader:
     """The reader for the network; without `mean` and `std`, its metadata's are taken. Errors: InputError."""
     if len(network.inputs) != 1:
         names = ", ".join(name for name, _ in network.inputs)
@@ -107,7 +132,7 @@ def make_reader(network: Network, resize: bool, mean: list[float] | None, std: l
 
 
 def run_network(
-    network: Network, reader: Reader, inputs: Sequence[Path], output: Path | None, overlay: Path | None, top: int
+    network: Runnable, reader: Reader, inputs: Sequence[Path], output: Path | None, overlay: Path | None, top: int
 ) -> None:
     """Run every input, tell its result, and write it and its overlay where that is wanted."""
     labels = _read_labels(network.meta)

@@ -3,12 +3,13 @@
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 
 import numpy as np
 
-from graphc.errors import GraphError, ShapeError
+from graphc.errors import GraphError, InputError, ShapeError
 from graphc.ir.op import Array, Op
 from graphc.ir.types import DType, TensorType
 
@@ -110,6 +111,38 @@ class Graph:
         yield from self.inputs
         yield from (p.value for p in self.params.values())
         yield from (v for n in self.nodes for v in n.outputs)
+
+    def load_state(self, path: str | PathLike[str]) -> "Graph":
+        """This graph with the parameters of a .safetensors, .npz or .pth file.
+
+        Missing, unexpected and mis-shaped ones are reported together in one InputError; a file that cannot be read is
+        a FileError.
+        """
+        from graphc.state import read_state
+
+        return self.with_params(read_state(path), str(path))
+
+    def with_params(self, arrays: Mapping[str, Array], source: str = "parameters") -> "Graph":
+        """This graph with these parameters; InputError lists every name that does not fit.
+
+        Constants and running statistics may be left out. `<name>.num_batches_tracked`, which PyTorch's batch norm
+        counts while it is trained, is passed over.
+        """
+        arrays = {name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")}
+        problems = []
+        for name, param in self.params.items():
+            if name not in arrays and param.trainable:
+                problems.append(f"missing {name} {param.value.type}")
+            elif name in arrays and arrays[name].shape != param.value.type.shape:
+                problems.append(f"{name}: expected {param.value.type}, got {list(arrays[name].shape)}")
+        problems += [f"unexpected {name}" for name in arrays if name not in self.params]
+        if problems:
+            raise InputError(f"{source}: {'; '.join(problems)}")
+        params = {
+            name: Param(p.value, arrays[name].astype(p.value.type.dtype.numpy), p.trainable) if name in arrays else p
+            for name, p in self.params.items()
+        }
+        return replace(self, params=params)
 
     def rewrite(self, rule: "Rule", name: str | None = None) -> "Graph":
         """A new graph in which each node that `rule` answers for is replaced; unused nodes and parameters remain.
