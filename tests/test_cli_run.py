@@ -114,6 +114,29 @@ def test_sizes(libraries: dict[str, Path], folder: Path) -> None:
     assert message == "--resize: input 'image' is f32[N,1,H,W], which takes pictures of any size"
 
 
+def test_onnxruntime_tells_the_same(folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    save_picture(folder / "scan.png", digit_windows("test")[0][7, 0])
+    native = succeed("digits", "scan.png", "-o", "native.npy")
+    for options in ([], ["--provider", "cpu", "--threads", 1]):
+        told = succeed("digits", "scan.png", "--backend", "onnxruntime", *options, "-o", "native.npy")
+        assert [line[:8] for line in told] == [line[:8] for line in native]  # digits beyond the third may differ
+    message = fail("digits", "scan.png", "--backend", "onnxruntime", "--provider", "tensorrt")
+    assert message.startswith("provider tensorrt: this ONNX Runtime has no TensorrtExecutionProvider, it has ")
+    assert "CPUExecutionProvider" in message
+
+
+def test_options_of_onnxruntime(libraries: dict[str, Path]) -> None:
+    assert (
+        fail("digits", "x.png", "--provider", "cpu") == "--provider: expected together with --backend onnxruntime only"
+    )
+    assert fail("digits", "x.png", "--backend", "onnxruntime", "--cpu", "x86-64").startswith(
+        "--cpu: expected for graphc"
+    )
+    message = fail(libraries["digits"], "x.png", "--backend", "onnxruntime")
+    assert message.startswith("--backend: expected when a library is compiled, and ")
+
+
 def test_options_of_the_compiler_do_not_fit_a_library(libraries: dict[str, Path]) -> None:
     for options in (["--dense"], ["--cpu", "x86-64"], ["--params", "x.npz"]):
         message = fail(libraries["digits"], "x.png", *options)

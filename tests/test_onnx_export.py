@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import defs, helper
+from onnx import checker, defs, helper
 from onnx_models import run_onnxruntime
 from problems import PROBLEMS
 
 from graphc import nn
 from graphc.errors import FileError, GraphcError, UnsupportedError
+from graphc.geometry import describe_geometry, find_geometry, read_geometry
 from graphc.ir import Array, Builder, DimLike, Graph, Op, TensorType, Value, dims, f32
-from graphc.onnx import export_onnx, from_model, load, to_model
+from graphc.models import digits
+from graphc.onnx import export_onnx, exporting, from_model, load, to_model
 from graphc.onnx.export_ops import EXPORTERS
 from graphc.ops import OP_CLASSES, ConvTranspose2d, Fused, Pad, Reshape, UpsampleNearest
+from graphc.passes import fully_convolutional
 from graphc.reference import random_inputs, run_reference
 
 EXAMPLES = max(1, settings.default.max_examples // 5)  # of each of some sixty ops, about 10 ms each
@@ -83,7 +86,7 @@ def test_plain_network_keeps_its_text() -> None:
     graph = declare_network()
     again = check_export(graph, random_inputs(graph, {"N": 2, "H": 21, "W": 17}))
     assert str(again) == str(graph)
-    assert again.meta == graph.meta
+    assert again.meta == describe_geometry(graph).meta
 
 
 def test_declarations() -> None:
@@ -269,16 +272,36 @@ def test_size_that_no_input_tells() -> None:
         to_model(graph)
 
 
-@pytest.mark.parametrize("external", [False, True])
-def test_files(tmp_path: Path, external: bool) -> None:
+def test_metadata_come_back() -> None:
+    """Mean, std and labels, and where each output lies over the image."""
+    graph = fully_convolutional(digits())
+    meta = from_model(to_model(graph)).meta
+    assert {key: meta[key] for key in ("mean", "std", "labels")} == {
+        k: graph.meta[k] for k in ("mean", "std", "labels")
+    }
+    assert read_geometry(meta, "logits") == find_geometry(graph)[graph.outputs[0]]
+    assert {p.key: p.value for p in to_model(graph).metadata_props} == meta
+
+
+@pytest.mark.parametrize("external", ["no", "asked for", "too large for one file"])
+@pytest.mark.parametrize("fp16", [False, True])
+def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: str, fp16: bool) -> None:
     graph, path = net_of(lambda x: nn.conv2d(x, 100, 3, name="conv")), tmp_path / "m.onnx"
     path.write_text("an older file")
-    export_onnx(graph, path, external_data=external)
+    if external == "too large for one file":
+        monkeypatch.setattr(exporting, "MESSAGE_BYTES", 7000)  # 7,200 bytes are its weights in half precision
+        with pytest.raises(UnsupportedError, match="more than 2 GiB of parameters; use export_onnx"):
+            to_model(graph, fp16=fp16)
+    written = export_onnx(graph, path, external_data=external == "asked for", fp16=fp16)
+    expected = {"m.onnx"} if external == "no" else {"m.onnx", "m.onnx.data"}
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in written} == expected
+    checker.check_model(path, full_check=True)
+    assert (path.stat().st_size < 7000) == (external != "no")
+    if fp16:
+        return
     again = load(path)
     assert str(again) == str(graph)
     np.testing.assert_array_equal(again.params["conv.weight"].array, graph.params["conv.weight"].array)
-    assert {p.name for p in tmp_path.iterdir()} == ({"m.onnx", "m.onnx.data"} if external else {"m.onnx"})
-    assert (path.stat().st_size < graph.params["conv.weight"].array.nbytes) == external
 
 
 def test_failed_export_leaves_the_old_file(tmp_path: Path) -> None:
