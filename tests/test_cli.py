@@ -8,13 +8,16 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
+import onnx
 import pytest
 from commands import fail, invoke, succeed
 
 import graphc
+import graphc.onnx.exporting
 from graphc import ops
-from graphc.cli import main
+from graphc.cli import main, show
 from graphc.cli.loading import find_model
 from graphc.cli.output import replace_file
 from graphc.errors import FileError
@@ -69,19 +72,28 @@ def test_version() -> None:
     assert succeed("--version") == [f"graphc {graphc.__version__}"]
 
 
-@pytest.mark.parametrize("name", main.commands)
+PICTURES = [f"show {name}" for name in show.commands]
+
+
+@pytest.mark.parametrize("name", [*main.commands, *PICTURES])
 def test_help_and_its_examples(name: str) -> None:
     """Every example of a command can be parsed."""
-    text = succeed(name, "--help")
-    examples = [shlex.split(line) for line in text[text.index("  Examples:") + 1 :]]
+    text = succeed(*name.split(), "--help")
+    examples = [shlex.split(line) for line in text[text.index("  Examples:") + 1 :] if line and line != "Commands:"]
+    examples = [words for words in examples if words[0] == "graphc"]  # behind a group's stand its commands
     assert len(examples) >= 2
-    for program, command, *arguments in examples:
-        assert (program, command) == ("graphc", name)
-        main.commands[name].make_context(name, arguments)
+    for words in examples:
+        command: click.Command = main
+        for word in name.split():
+            assert isinstance(command, click.Group)
+            command = command.commands[word]
+        assert " ".join(words).startswith(f"graphc {name}")
+        command.make_context(name, words[1 + len(name.split()) :])
 
 
-def test_short_helps_are_whole() -> None:
-    lines = succeed("--help")
+@pytest.mark.parametrize("group", [[], ["show"]])
+def test_short_helps_are_whole(group: list[str]) -> None:
+    lines = succeed(*group, "--help")
     assert not any(line.endswith("...") for line in lines[lines.index("Commands:") :])
 
 
@@ -191,6 +203,21 @@ def test_compile_fails_whole(folder: Path) -> None:
     assert [p.name for p in folder.iterdir()] == ["file"]
 
 
+def test_export_in_half_precision(declare: Callable[[str], str], folder: Path) -> None:
+    declare(TINY)
+    for options in ([], ["--fp16"]):
+        succeed("export", "mine:tiny", "-o", f"tiny{len(options)}.onnx", *options)
+    full, half = (onnx.load(folder / f"tiny{i}.onnx") for i in (0, 1))
+    assert {t.data_type for t in full.graph.initializer} == {onnx.TensorProto.FLOAT}
+    assert {t.data_type for t in half.graph.initializer} == {onnx.TensorProto.FLOAT16}
+
+
+def test_export_beyond_the_limit_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphc.onnx.exporting, "MESSAGE_BYTES", 1000)
+    assert [line.split()[0] for line in succeed("export", "digits", "-o", "x.onnx")] == ["x.onnx", "x.onnx.data"]
+    assert succeed("verify", "x.onnx")[0].endswith("right")
+
+
 def test_export(declare: Callable[[str], str], folder: Path) -> None:
     """What is exported is a MODEL again, and the same."""
     declare(TINY)
@@ -233,7 +260,8 @@ def test_verify(declare: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_graph(folder: Path) -> None:
-    assert succeed("graph", "lenet5", "-o", "a.svg") == ["a.svg  14 boxes"]
+    assert succeed("graph", "lenet5", "-o", "a.svg") == ["a.svg  10 boxes"]
+    assert succeed("graph", "lenet5", "-o", "a.svg", "--every-op") == ["a.svg  14 boxes"]
     assert succeed("graph", "lenet5", "-o", "a.dot", "--optimized") == ["a.dot  10 boxes"]
     assert (folder / "a.svg").read_text().startswith("<svg")
     assert (folder / "a.dot").read_text().startswith("digraph")

@@ -18,7 +18,7 @@ def test_boxes_and_edges() -> None:
     y = nn.conv2d(x, 6, (3, 5), stride=2, padding=(1, 2), name="stem")
     a, b = nn.split(nn.mul(y, c, name="scaled"), (2, 4))
     graph = net.build(sum=nn.add(a, nn.slice(b, (1,), (0,), (2,))), constant=c)
-    boxes, edges = make_diagram(graph)
+    boxes, edges = make_diagram(graph, grouped=False)
     told = {box.id: (box.title, box.lines, box.kind) for box in boxes}
     y_type = "f32[N,6,(H+1)//2,(W+1)//2]"
     assert told["input 'image'"] == ("image", ("f32[N,4,H,W]",), "input")
@@ -50,11 +50,29 @@ def test_kinds() -> None:
     assert {name for name in others if not name.endswith("_gradient")} == losses
 
 
+def test_groups() -> None:
+    """What follows a layer shares its box, unless something else reads what lies between."""
+    net = Builder("net")
+    x = net.input("image", f32("N", 4, "H", "W"))
+    x = nn.relu(x, name="first")
+    x = nn.leaky_relu(nn.batch_norm(nn.conv2d(x, 4, 1, name="a"), name="a.bn"), 0.2, name="a.act")
+    y = nn.conv2d(x, 4, 1, name="b")
+    z = nn.conv2d(y, 4, 1, name="c")
+    graph = net.build(y=nn.tanh(y, name="told"), z=z, s=nn.relu(nn.max_pool(nn.relu(z, name="kept"), 2)))
+    boxes, edges = make_diagram(graph)
+    assert [box.title for box in boxes[1:-3]] == [
+        "relu", "conv2d + batch_norm + leaky_relu", "conv2d", "conv2d", "tanh", "relu", "max_pool", "relu",
+    ]  # fmt: skip
+    assert boxes[2].lines == ("a", "weights 4x4x1x1 + 4", "leaky_relu: alpha 0.2", "f32[N,4,H,W]")
+    assert ("conv2d 'a'", "conv2d 'b'", "") in edges
+    assert not any("a.bn" in source or "a.act" in source for source, _, _ in edges)
+
+
 def test_every_network_can_be_drawn() -> None:
     for make in NETWORKS.values():
         graph = make()
         for g in (graph, optimize(graph)):
-            boxes, edges = make_diagram(g)
+            boxes, edges = make_diagram(g, grouped=False)
             assert len(boxes) == len(g.nodes) + 2
             read = sum(v not in g.constants for node in g.nodes for v in set(node.inputs))
             assert len(edges) == read + 1  # and one into the output

@@ -76,11 +76,11 @@ def verify_network(
     return not any(c.first_wrong for c in comparisons)
 
 
-def draw_network(graph: Graph, path: Path, optimized: bool) -> None:
+def draw_network(graph: Graph, path: Path, optimized: bool, every_op: bool) -> None:
     """Write a drawing."""
     if path.suffix not in (".svg", ".dot"):
         raise InputError(f"{path}: expected a file that ends in .svg or .dot")
-    boxes, edges = make_diagram(optimize(graph) if optimized else graph)
+    boxes, edges = make_diagram(optimize(graph) if optimized else graph, grouped=not every_op)
     text = draw_svg(boxes, edges, graph.name) if path.suffix == ".svg" else draw_dot(boxes, edges, graph.name)
     with replace_file(path) as file:
         file.write(text.encode())
