@@ -18,10 +18,7 @@ THUMBNAIL = 112  # pixels, the side of an image in a row
 MARGIN, GAP = 24, 4
 TITLE, NOTE, CAPTION = 20, 13, 11  # font sizes
 INK, PALE, LINE, PAPER = "#0f172a", "#64748b", "#cbd5e1", "#ffffff"
-BLUE, RED = (
-    np.array((0.13, 0.4, 0.67)),
-    np.array((0.7, 0.09, 0.17)),
-)  # of one lightness; the colour-blind tell them apart
+BLUE, RED = np.array((0.13, 0.4, 0.67)), np.array((0.7, 0.09, 0.17))  # which the colour-blind tell apart
 
 
 def draw_filters(weight: Floats, title: str) -> Picture:

@@ -13,7 +13,7 @@ from graphc.onnx import export_onnx
 from graphc.runtime.network import arrange_inputs, check_threads
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-ERRORS_ONLY = 3  # of the log: it warns of values that it can fold
+FATAL_ONLY = 4  # of the log: errors are raised as well, and become one line
 
 
 class OnnxRuntimeNetwork:
@@ -65,7 +65,7 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = ERRORS_ONLY, threads
+    options.log_severity_level, options.intra_op_num_threads = FATAL_ONLY, threads
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
     except Exception as error:  # its classes have no common base of their own

@@ -2,19 +2,19 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-import onnx
 from onnx import ModelProto, ValueInfoProto, checker, defs, helper, shape_inference
 
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
 from graphc.geometry import describe_geometry
-from graphc.ir import Graph, Value
+from graphc.ir import Array, Graph, Value
 from graphc.onnx.export_ops import EXPORTERS
 from graphc.onnx.half import to_half
 from graphc.onnx.names import Names
-from graphc.onnx.tensors import ELEMENT_TYPES, PRODUCER, RENAMED, write_tensor
+from graphc.onnx.tensors import ELEMENT_TYPES, PRODUCER, RENAMED, declare_tensor, store_inside, store_outside
 from graphc.onnx.writer import ModelWriter, NodeWriter
 
 OLDEST_OPSET = 13  # the first in which axes, splits and softmax have the form that is written
@@ -28,12 +28,13 @@ def to_model(graph: Graph, opset: int = 18, fp16: bool = False) -> ModelProto:
     and computes in half precision, from float32 inputs to float32 outputs (`graphc.onnx.half`). UnsupportedError
     lists every node that ONNX cannot express, or every weight that half precision cannot.
     """
-    model = _build_model(graph, opset, fp16)
-    if _data_bytes(model) > MESSAGE_BYTES:
+    model, arrays = _build_model(graph, opset, fp16)
+    if _count_bytes(arrays) > MESSAGE_BYTES:
         raise UnsupportedError(
             f"network '{graph.name}': more than 2 GiB of parameters; use export_onnx, which puts "
             "them into a file of their own"
         )
+    store_inside(model.graph.initializer, arrays)
     _check(model, graph)
     return model
 
@@ -49,25 +50,30 @@ def export_onnx(
 
     With `external_data`, or with more than 2 GiB of parameters, these go to the file `path`.data beside it.
     """
-    file, model = Path(path), _build_model(graph, opset, fp16)
-    external = external_data or _data_bytes(model) > MESSAGE_BYTES
+    model, arrays = _build_model(graph, opset, fp16)
+    file = Path(path)
     data = file.with_name(f"{file.name}.data")
+    external = bool(arrays) and (external_data or _count_bytes(arrays) > MESSAGE_BYTES)
+    files = (data, file) if external else (file,)  # the one that refers to the other comes last
     try:
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-            written = Path(folder) / file.name
-            onnx.save_model(model, written, "protobuf", save_as_external_data=external, location=data.name)
-            _check(written, graph)
-            external = (Path(folder) / data.name).exists()  # small tensors alone stay in the model
+            written = Path(folder)
             if external:
-                os.replace(Path(folder) / data.name, data)  # before the file that refers to it
-            os.replace(written, file)
+                with (written / data.name).open("wb") as stream:
+                    store_outside(model.graph.initializer, arrays, stream, data.name)
+            else:
+                store_inside(model.graph.initializer, arrays)
+            (written / file.name).write_bytes(model.SerializeToString())
+            _check(written / file.name, graph)
+            for path in files:
+                os.replace(written / path.name, path)
     except OSError as error:
         raise FileError(f"{file}: {error.strerror or error}") from None
-    return (file, data) if external else (file,)
+    return files
 
 
-def _data_bytes(model: ModelProto) -> int:
-    return sum(len(t.raw_data) for t in model.graph.initializer)
+def _count_bytes(arrays: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _check(model: ModelProto | Path, graph: Graph) -> None:
@@ -78,7 +84,8 @@ def _check(model: ModelProto | Path, graph: Graph) -> None:
         raise GraphError(f"network '{graph.name}': ONNX's checker refuses the exported model: {message}") from None
 
 
-def _build_model(graph: Graph, opset: int, fp16: bool) -> ModelProto:
+def _build_model(graph: Graph, opset: int, fp16: bool) -> tuple[ModelProto, dict[str, Array]]:
+    """The model, whose parameters lack their data, and that data by name."""
     newest = defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise UnsupportedError(f"opset: expected {OLDEST_OPSET} to {newest}, got {opset}")
@@ -96,7 +103,8 @@ def _build_model(graph: Graph, opset: int, fp16: bool) -> ModelProto:
         raise UnsupportedError(f"network '{graph.name}'", problems)
     for output, v in copies.items():
         writer.node("Identity", [names[v]], [output], writer.new_names.fresh(f"{output}.identity"), {})
-    params = [write_tensor(names[p.value], p.array, p.trainable) for p in graph.params.values()]
+    arrays = {names[p.value]: p.array for p in graph.params.values()}
+    params = [declare_tensor(names[p.value], p.array, p.trainable) for p in graph.params.values()]
     proto = helper.make_graph(
         writer.nodes,
         graph.name,
@@ -115,8 +123,8 @@ def _build_model(graph: Graph, opset: int, fp16: bool) -> ModelProto:
     )
     helper.set_model_props(model, dict(describe_geometry(graph).meta))
     if fp16:
-        to_half(model)
-    return model
+        to_half(model, arrays)
+    return model, arrays
 
 
 def _name_values(graph: Graph) -> tuple[dict[Value, str], dict[str, Value]]:

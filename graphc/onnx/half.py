@@ -13,6 +13,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoPr
 from onnx.shape_inference import infer_shapes
 
 from graphc.errors import UnsupportedError
+from graphc.ir import Array
 from graphc.onnx.names import Names
 
 FULL, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
@@ -20,8 +21,11 @@ SUFFIX = {FULL: "single", HALF: "half"}
 OVERFLOW = 65520.0  # from here on float16 rounds to infinity; its largest number is 65504
 
 
-def to_half(model: ModelProto) -> None:
-    """Rewrite `model` in place. UnsupportedError lists the weights that float16 cannot hold."""
+def to_half(model: ModelProto, arrays: dict[str, Array]) -> None:
+    """Rewrite `model` in place, and `arrays`, the data of its weights by name, which its tensors do not have yet.
+
+    UnsupportedError lists the weights that float16 cannot hold.
+    """
     graph, opset = model.graph, model.opset_import[0].version
     outputs = {v.name for v in graph.output}
     takes_half = defaultdict(set)  # of each value, whether those that read it take float16; a model's output does not
@@ -42,7 +46,7 @@ def to_half(model: ModelProto) -> None:
         if tensor.name in floats:
             precision = HALF if takes_half[tensor.name] == {True} else FULL
             casts.places[tensor.name, precision] = tensor.name
-            problems += _narrow(tensor) if precision == HALF else []
+            problems += _narrow(tensor, arrays) if precision == HALF else []
     for node in list(graph.node):
         for i, name in enumerate(node.input):
             if name in floats:
@@ -101,13 +105,18 @@ def _allows_half(node: NodeProto, i: int, opset: int, output: bool = False) -> b
     return "tensor(float16)" in formal[min(i, len(formal) - 1)].types  # the last one may stand for any number
 
 
-def _narrow(tensor: TensorProto) -> list[str]:
+def _narrow(tensor: TensorProto, arrays: dict[str, Array]) -> list[str]:
     """Make a float32 tensor float16; what is wrong with that, if anything is."""
-    array, doc = numpy_helper.to_array(tensor), tensor.doc_string
+    array = arrays[tensor.name] if tensor.name in arrays else numpy_helper.to_array(tensor)
     largest = float(np.max(np.abs(array), where=np.isfinite(array), initial=0))
     with np.errstate(over="ignore"):  # told below
-        tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), tensor.name))
-    tensor.doc_string = doc
+        halves = array.astype(np.float16)
+    if tensor.name in arrays:
+        tensor.data_type, arrays[tensor.name] = HALF, halves
+    else:
+        doc = tensor.doc_string
+        tensor.CopyFrom(numpy_helper.from_array(halves, tensor.name))
+        tensor.doc_string = doc
     return [f"'{tensor.name}' reaches {largest:g}"] if largest >= OVERFLOW else []
 
 
@@ -118,5 +127,5 @@ def _narrow_attributes(node: NodeProto) -> list[str]:
         if a.name in ("to", "dtype") and a.i == FULL:
             a.i = HALF
         if a.type == AttributeProto.TENSOR and a.t.data_type == FULL:
-            problems += _narrow(a.t)
+            problems += _narrow(a.t, {})
     return problems

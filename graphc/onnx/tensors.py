@@ -1,7 +1,9 @@
 """TensorProto to NumPy and back, with every length checked before anything is read."""
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from onnx import TensorProto, checker, external_data_helper, numpy_helper
@@ -19,6 +21,7 @@ DTYPES: dict[int, DType] = {
 ELEMENT_TYPES = {dtype: number for number, dtype in DTYPES.items()}
 PRODUCER = "graphc"  # the producer_name of exported models, whose two notes below the import understands
 CONSTANT = "not trained"  # the doc_string of an initialiser that is a constant or a running statistic, not a weight
+ALIGNMENT = 4096  # of external data, a page: a runtime can map a tensor without copying it
 RENAMED = "%"  # begins the doc_string of an output that takes the place of a value; that value's name follows
 
 
@@ -79,9 +82,37 @@ def _load_external(tensor: TensorProto, folder: Path | None) -> TensorProto:
     return loaded
 
 
-def write_tensor(name: str, array: Array, trainable: bool = False) -> TensorProto:
-    """The array as an initialiser."""
+def write_tensor(name: str, array: Array) -> TensorProto:
+    """The array, a constant, as an initialiser."""
     tensor = numpy_helper.from_array(array, name)
-    if not trainable:
-        tensor.doc_string = CONSTANT
+    tensor.doc_string = CONSTANT
     return tensor
+
+
+def declare_tensor(name: str, array: Array, trainable: bool) -> TensorProto:
+    """The array as an initialiser that lacks its data, for `store_inside` or `store_outside`."""
+    doc = "" if trainable else CONSTANT
+    return TensorProto(name=name, data_type=ELEMENT_TYPES[DType.of(array.dtype)], dims=array.shape, doc_string=doc)
+
+
+def store_inside(tensors: Iterable[TensorProto], arrays: Mapping[str, Array]) -> None:
+    """Put the data into those tensors that `arrays` names."""
+    for tensor in tensors:
+        if tensor.name in arrays:
+            tensor.raw_data = _little_endian(arrays[tensor.name]).tobytes()
+
+
+def store_outside(tensors: Iterable[TensorProto], arrays: Mapping[str, Array], file: BinaryIO, location: str) -> None:
+    """Write the data into `file`, which the model knows as `location`. No message ever holds it: that ends at 2 GiB."""
+    for tensor in tensors:
+        if tensor.name in arrays:
+            data = _little_endian(arrays[tensor.name])
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", location), ("offset", file.tell()), ("length", data.nbytes)):
+                tensor.external_data.add(key=key, value=str(value))
+            file.write(data.data)
+
+
+def _little_endian(array: Array) -> Array:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
