@@ -6,8 +6,6 @@ types, and no op is named here. A float16 has 11 bits and ends at 65504: a weigh
 and is an error. Activations are up to the data; a runtime makes them infinite beyond it.
 """
 
-from collections import defaultdict
-
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
@@ -27,26 +25,14 @@ def to_half(model: ModelProto, arrays: dict[str, Array]) -> None:
     UnsupportedError lists the weights that float16 cannot hold.
     """
     graph, opset = model.graph, model.opset_import[0].version
-    outputs = {v.name for v in graph.output}
-    takes_half = defaultdict(set)  # of each value, whether those that read it take float16; a model's output does not
-    for node in graph.node:
-        for i, name in enumerate(node.input):
-            takes_half[name].add(_allows_half(node, i, opset))
-    for name in outputs:
-        takes_half[name].add(False)
-
-    floats = _find_floats(model)
+    floats, outputs = _find_floats(model), {v.name for v in graph.output}
     given = (*graph.input, *graph.initializer, *graph.node)
     casts = _Casts(Names((*(x.name for x in given), *(o for n in graph.node for o in n.output))))
+    casts.places = {(x.name, FULL): x.name for x in (*graph.input, *graph.initializer) if x.name in floats}
     problems = []
-    for v in graph.input:
-        if v.name in floats:
-            casts.places[v.name, FULL] = v.name
-    for tensor in graph.initializer:
-        if tensor.name in floats:
-            precision = HALF if takes_half[tensor.name] == {True} else FULL
-            casts.places[tensor.name, precision] = tensor.name
-            problems += _narrow(tensor, arrays) if precision == HALF else []
+    for tensor in _find_weights(model, floats):
+        problems += _narrow(tensor, arrays)
+        casts.places[tensor.name, HALF] = casts.places.pop((tensor.name, FULL))
     for node in list(graph.node):
         for i, name in enumerate(node.input):
             if name in floats:
@@ -96,6 +82,15 @@ def _find_floats(model: ModelProto) -> set[str]:
     inferred = infer_shapes(helper.make_model(bare, opset_imports=model.opset_import)).graph
     values: list[ValueInfoProto] = [*inferred.input, *inferred.value_info, *inferred.output]
     return {v.name for v in values if v.type.tensor_type.elem_type == FULL}
+
+
+def _find_weights(model: ModelProto, floats: set[str]) -> list[TensorProto]:
+    """The float32 weights that every node that reads them takes as float16, and that are no outputs of the model."""
+    graph, opset = model.graph, model.opset_import[0].version
+    single = {v.name for v in graph.output}
+    for node in graph.node:
+        single |= {name for i, name in enumerate(node.input) if not _allows_half(node, i, opset)}
+    return [tensor for tensor in graph.initializer if tensor.name in floats - single]
 
 
 def _allows_half(node: NodeProto, i: int, opset: int, output: bool = False) -> bool:
