@@ -54,7 +54,7 @@ def export_onnx(
     file = Path(path)
     data = file.with_name(f"{file.name}.data")
     external = bool(arrays) and (external_data or _count_bytes(arrays) > MESSAGE_BYTES)
-    files = (data, file) if external else (file,)  # the one that refers to the other comes last
+    files = (file, data) if external else (file,)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
             written = Path(folder)
@@ -65,7 +65,7 @@ def export_onnx(
                 store_inside(model.graph.initializer, arrays)
             (written / file.name).write_bytes(model.SerializeToString())
             _check(written / file.name, graph)
-            for path in files:
+            for path in reversed(files):  # the data before the file that refers to them
                 os.replace(written / path.name, path)
     except OSError as error:
         raise FileError(f"{file}: {error.strerror or error}") from None
