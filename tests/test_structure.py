@@ -24,6 +24,7 @@ LAYERS = (
     ("artefact", "onnx.backend", "summary", "verify"),
     ("demo",),
     ("graphc",),  # graphc/__init__.py, which fetches its names from the groups below
+    ("bench",),
     ("cli",),
     ("__main__",),
 )

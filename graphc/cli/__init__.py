@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from graphc import __version__
-from graphc.cli.arguments import parse_numbers, parse_shape, parse_size, parse_words
+from graphc.cli.arguments import parse_counts, parse_numbers, parse_shape, parse_size, parse_words
 from graphc.errors import GraphcError, UnsupportedError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -291,6 +291,47 @@ def verify(
 
     if not verify_network(load_model(**network), shapes, seed, tolerance, threads, cpu, provider):
         raise click.exceptions.Exit(1)
+
+
+@main.command(
+    **examples("bench resnet50 vgg16", "bench net.onnx --against onnxruntime,torch --threads 1,4 --json bench.json")
+)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--against",
+    type=parse_words,
+    default="onnxruntime",
+    show_default=True,
+    metavar="NAME,...",
+    help="Other runtimes: some of onnxruntime, openvino, ncnn, torch.",
+)
+@click.option(
+    "--threads", type=parse_counts, default="1", show_default=True, metavar="N,...", help="Threads, a CPU for each."
+)
+@shape
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="The number of images, where that is open.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=9, show_default=True, metavar="N", help="Turns of each runtime."
+)
+@click.option(
+    "--time",
+    "seconds",
+    type=click.FloatRange(0),
+    default=0.2,
+    show_default=True,
+    metavar="S",
+    help="Seconds of a turn; a turn has one run at least.",
+)
+@click.option("--json", "file", type=FILE, metavar="FILE", help="Write everything that was measured.")
+def bench(**options: Any) -> None:
+    """Measure networks in graphc and in other runtimes.
+
+    The runtimes take turns, each in a process of its own. Times are of a call from Python with random inputs; errors
+    are the largest difference from float64, as a share of the largest output; the memory is that of the whole process.
+    """
+    from graphc.cli.benchmarks import compare_networks
+
+    compare_networks(**options)
 
 
 @main.command(**examples("graph lenet5 -o lenet5.svg", "graph net.onnx --optimized -o net.dot"))

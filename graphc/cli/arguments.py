@@ -28,6 +28,13 @@ def parse_numbers(text: str) -> list[float]:
         raise click.BadParameter(f"expected numbers with commas between them, got '{text}'") from None
 
 
+def parse_counts(text: str) -> tuple[int, ...]:
+    """1,2 as (1, 2): positive integers."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text, re.ASCII):
+        raise click.BadParameter(f"expected positive integers with commas between them, got '{text}'")
+    return tuple(map(int, text.split(",")))
+
+
 def parse_words(text: str) -> tuple[str, ...]:
     """so,h as ("so", "h")."""
     return tuple(text.split(","))

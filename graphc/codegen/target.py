@@ -82,6 +82,16 @@ def check_runs_here(cpu: str) -> None:
         raise GraphcError(f"cpu '{cpu}': this machine lacks {lacking}; compile for another level or 'native'")
 
 
+def host_level() -> str:
+    """The highest of the known levels that this machine has, such as "x86-64-v3"; its LLVM name if it has none."""
+    runs = []
+    for level, (features, _, _) in _LEVELS.items():
+        if not set(features.split()) <= host_features():
+            break
+        runs.append(level)
+    return runs[-1] if runs else llvm.get_host_cpu_name()
+
+
 def _vector_shape(features: frozenset[str], triple: str) -> tuple[int, int]:
     if "avx512vl" in features:
         return 16, 32

@@ -1,0 +1,64 @@
+"""What every worker is given: a network and its inputs, as files in a folder."""
+
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from graphc.ir import Array, Graph
+from graphc.onnx import export_onnx
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network with sizes for its open dims and inputs that have them; `folder` holds it as ONNX, among others."""
+
+    folder: Path
+    sizes: dict[str, int]
+    inputs: tuple[Array, ...]
+
+    @property
+    def onnx(self) -> Path:
+        """The network as ONNX, its sizes open."""
+        return self.folder / "network.onnx"
+
+    def graph(self) -> Graph:
+        """The network as graphc has it."""
+        graph: Graph = pickle.loads((self.folder / "network.pickle").read_bytes())
+        return graph
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network ready to run on its problem's inputs: `run` returns the outputs. `version` is the runtime's."""
+
+    version: str
+    run: Callable[[], Sequence[Array]]
+
+
+def write_problem(graph: Graph, sizes: dict[str, int], inputs: Sequence[Array], folder: Path) -> None:
+    """Write what `read_problem` reads."""
+    export_onnx(graph, folder / "network.onnx")
+    (folder / "network.pickle").write_bytes(pickle.dumps(graph))
+    (folder / "sizes.json").write_text(json.dumps(sizes))
+    write_arrays(folder / "inputs.npz", inputs)
+
+
+def read_problem(folder: Path) -> Problem:
+    """The problem in this folder."""
+    sizes = json.loads((folder / "sizes.json").read_text())
+    return Problem(folder, sizes, read_arrays(folder / "inputs.npz"))
+
+
+def write_arrays(path: Path, arrays: Sequence[Array]) -> None:
+    """Write the arrays in their order."""
+    np.savez(path, **{f"{i:04}": a for i, a in enumerate(arrays)})  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> tuple[Array, ...]:
+    """The arrays in the order in which they were written."""
+    with np.load(path, allow_pickle=False) as archive:
+        return tuple(archive[name] for name in sorted(archive.files))

@@ -1,0 +1,198 @@
+"""Measuring against other runtimes: workers, what is left out, the arithmetic of the table, JSON. No time is judged."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from math import isclose
+from pathlib import Path
+
+import bench_fakes as fakes
+import numpy as np
+import pytest
+from commands import fail, succeed
+
+from graphc import nn
+from graphc.bench.comparison import compare
+from graphc.bench.figures import Comparison, Measurement, geometric_mean, mean_ratios
+from graphc.bench.machine import choose_cpus, describe_machine
+from graphc.bench.problem import read_arrays, write_problem
+from graphc.bench.process import Worker, WorkerError
+from graphc.bench.runtimes import GRAPHC, PEERS, find_peers
+from graphc.bench.tables import format_shapes, list_left_out, to_json
+from graphc.errors import InputError
+from graphc.ir import Builder, Graph, f32
+from graphc.reference import random_inputs, run_reference
+
+SIZES = {"N": 1, "H": 6, "W": 5}
+
+
+def small(name: str = "small") -> Graph:
+    net = Builder(name)
+    x = net.input("image", f32("N", 2, "H", "W"))
+    x = nn.relu(nn.conv2d(x, 3, 3, name="a"))
+    return net.build(y=x, mean=nn.global_average_pool(x))
+
+
+def measure(runtime: str, *seconds: float, error: float = 1e-6) -> Measurement:
+    return Measurement(runtime, "1", seconds, error, 10**6, 0.5)
+
+
+def test_median_quartiles_and_spread() -> None:
+    m = measure("a", 5, 1, 2, 4, 3)
+    assert (m.median, m.quartiles, m.spread) == (3, (2, 4), 1 / 3)
+
+
+def test_a_ratio_is_the_median_of_each_round() -> None:
+    """In the second round everything takes ten times as long: the ratio there is the same, that of medians is not."""
+    own, peer = measure("graphc", 1, 10, 4), measure("peer", 3, 30, 4)
+    assert Comparison("net", (), 1, (own, peer), {}).ratio(peer) == 3
+    assert peer.median / own.median == 1
+
+
+def test_geometric_means_and_the_best_peer() -> None:
+    assert isclose(geometric_mean([0.5, 4, 4]), 2)
+    own = measure("graphc", 1)
+    first = Comparison("a", (), 1, (own, measure("x", 2), measure("y", 8)), {})
+    second = Comparison("b", (), 1, (own, measure("x", 8)), {"y": "refused"})
+    third = Comparison("c", (), 1, (own,), {"x": "died", "y": "refused"})
+    assert (first.best_ratio, second.best_ratio, third.best_ratio) == (2, 8, None)
+    means = mean_ratios([first, second, third])
+    assert list(means) == ["x", "y", "best peer"]
+    assert [round(ratio, 9) for ratio, _ in means.values()] == [4, 8, 4]
+    assert [count for _, count in means.values()] == [2, 1, 2]
+    assert list_left_out([first, second, third]) == ["left out of b, c: y: refused", "left out of c: x: died"]
+    assert list_left_out([third]) == ["left out: x: died", "left out: y: refused"]
+
+
+def test_workers_answer(tmp_path: Path) -> None:
+    graph = small()
+    inputs = random_inputs(graph, SIZES)
+    write_problem(graph, SIZES, inputs, tmp_path)
+    for peer in (fakes.OWN, fakes.SLOW, GRAPHC, *find_peers(("onnxruntime",))):
+        with Worker(peer, tmp_path, choose_cpus(1)) as worker:
+            assert worker.load_seconds > 0
+            assert worker.time(0) > (fakes.DELAY if peer is fakes.SLOW else 0)
+            assert worker.save(tmp_path / "outputs.npz") > 2**20  # bytes; an interpreter alone takes more
+            for a, b in zip(read_arrays(tmp_path / "outputs.npz"), run_reference(graph, inputs), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_workers_that_cannot_load_or_die_say_why(tmp_path: Path) -> None:
+    graph = small()
+    write_problem(graph, SIZES, random_inputs(graph, SIZES), tmp_path)
+    with pytest.raises(WorkerError, match="ValueError: no such operator"):
+        Worker(fakes.REFUSING, tmp_path, choose_cpus(1))
+    with Worker(fakes.MORTAL, tmp_path, choose_cpus(1)) as worker:
+        with pytest.raises(WorkerError, match="its process ended with status 3: fatal: out of luck"):
+            worker.time(0)
+        with pytest.raises(WorkerError, match="its process ended with status 3"):
+            worker.time(0)
+
+
+def test_waiting_workers_are_stopped_and_end_with_their_block(tmp_path: Path) -> None:
+    graph = small()
+    write_problem(graph, SIZES, random_inputs(graph, SIZES), tmp_path)
+    with Worker(fakes.OWN, tmp_path, choose_cpus(1)) as worker:
+        status = Path(f"/proc/{worker.pid}/stat")
+        while status.read_text().rsplit(")")[1].split()[0] != "T":  # the signal takes its time
+            time.sleep(0.001)
+    assert not status.exists()
+
+
+def test_compare_names_what_it_leaves_out() -> None:
+    peers = [fakes.WRONG, fakes.ABSENT, fakes.REFUSING, fakes.MORTAL, fakes.SLOW]
+    told: list[str] = []
+    (c,) = compare(small(), SIZES, peers, [1], rounds=3, seconds=0, tell=told.append, own=fakes.OWN)
+    assert [m.runtime for m in c.measurements] == ["graphc", "wrong", "slow"]
+    assert [m.version for m in c.measurements] == ["1.0", "3.0", "2.0"]
+    assert all(len(m.seconds) == 3 for m in c.measurements)
+    right, wrong, slow = (m.error for m in c.measurements)
+    assert 0 < right == slow < 1e-6
+    assert round(wrong, 3) == 0.5
+    assert c.shapes == ((1, 2, 6, 5),)
+    assert c.left_out == {
+        "absent": "no_such_module not installed (pip install graphc[bench])",
+        "refusing": "ValueError: no such operator",
+        "mortal": "its process ended with status 3: fatal: out of luck",
+    }
+    assert told[-1] == "small, threads 1: round 3 of 3"
+
+
+def test_compare_fails_if_the_network_itself_does() -> None:
+    with pytest.raises(WorkerError, match="refusing: ValueError: no such operator"):
+        compare(small(), SIZES, [fakes.SLOW], [1], own=fakes.REFUSING)
+
+
+def test_threads_get_a_cpu_each() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert sorted(choose_cpus(len(allowed))) == sorted(allowed)
+    with pytest.raises(InputError, match=f"threads: expected 1 to {len(allowed)}, a CPU for each, got 4097"):
+        choose_cpus(4097)
+
+
+def test_json_holds_everything() -> None:
+    comparisons = compare(small(), SIZES, [fakes.SLOW, fakes.ABSENT], [1], rounds=3, seconds=0, own=fakes.OWN)
+    told = json.loads(json.dumps(to_json(describe_machine(), comparisons)))
+    assert set(told) == {"machine", "comparisons", "geometric_means"}
+    assert set(told["machine"]) == {
+        *("cpu", "level", "cores", "cpus", "caches", "memory_bytes", "system", "versions", "load")
+    }
+    assert set(told["machine"]["versions"]) == {"Python", "graphc", "numpy", "llvmlite"}
+    (c,) = told["comparisons"]
+    assert (c["network"], c["shapes"], c["threads"]) == ("small", [[1, 2, 6, 5]], 1)
+    assert set(c["left_out"]) == {"absent"}
+    assert c["ratios"] == {"slow": c["best_ratio"]}
+    assert set(c["runtimes"]) == {"graphc", "slow"}
+    for runtime in c["runtimes"].values():
+        assert set(runtime) == {
+            *("version", "seconds", "median_seconds", "quartile_seconds", "error", "peak_bytes", "load_seconds")
+        }
+        assert len(runtime["seconds"]) == 3
+    assert set(told["geometric_means"]) == {"slow", "best peer"}
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PEERS, "slow", fakes.SLOW)
+    monkeypatch.setitem(PEERS, "absent", fakes.ABSENT)
+    file = tmp_path / "bench.json"
+    lines = succeed(
+        *("bench", "lenet5", "--against", "slow,absent", "--batch", 2, "--rounds", 2, "--time", 0, "--json", file)
+    )
+    table = [line.split() for line in lines]
+    headings = ["network", "input", "threads", "runtime", "ms", "±", "ms", "÷", "graphc", "error", "peak", "MB"]
+    assert headings in table
+    rows = table[table.index(headings) + 2 :]
+    assert rows[0][:4] == ["lenet5", "2x1x32x32", "1", "graphc"]
+    assert rows[1][0] == "slow"
+    assert lines[-1] == "left out: absent: no_such_module not installed (pip install graphc[bench])"
+    (c,) = json.loads(file.read_text())["comparisons"]
+    assert c["shapes"] == [[2, 1, 32, 32]]
+
+
+def test_command_errors() -> None:
+    assert fail("bench", "lenet5", "--against", "tvm").startswith("--against: expected some of onnxruntime, ")
+    assert fail("bench", "xor", "--batch", 2, "--threads", 4097).startswith("threads: expected 1 to ")
+
+
+def test_interrupted_it_ends_quietly_and_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C while workers are being timed: one line, status 130; no process and no file of graphc's is left."""
+    command = [sys.executable, "-m", "graphc", "bench", "lenet5", "--rounds", "10000"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as bench:
+        children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
+        while len(workers := children.read_text().split()) < 2:
+            assert bench.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.5)
+        bench.send_signal(signal.SIGINT)
+        out, error = bench.communicate()
+    assert (bench.returncode, out, error.strip()) == (130, "", "graphc: interrupted")
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    assert not list(tmp_path.glob("graphc*"))  # (ONNX Runtime leaves a file of its own)
+
+
+def test_format_shapes() -> None:
+    assert format_shapes([(1, 3, 224, 224), (5,)]) == "1x3x224x224, 5"
