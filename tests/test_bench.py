@@ -20,7 +20,7 @@ from graphc.bench.figures import Comparison, Measurement, geometric_mean, mean_r
 from graphc.bench.machine import choose_cpus, describe_machine
 from graphc.bench.problem import read_arrays, write_problem
 from graphc.bench.process import Worker, WorkerError
-from graphc.bench.runtimes import GRAPHC, PEERS, find_peers
+from graphc.bench.runtimes import GRAPHC, PEERS, Peer
 from graphc.bench.tables import format_shapes, list_left_out, to_json
 from graphc.errors import InputError
 from graphc.ir import Builder, Graph, f32
@@ -67,17 +67,32 @@ def test_geometric_means_and_the_best_peer() -> None:
     assert list_left_out([third]) == ["left out: x: died", "left out: y: refused"]
 
 
-def test_workers_answer(tmp_path: Path) -> None:
-    graph = small()
-    inputs = random_inputs(graph, SIZES)
-    write_problem(graph, SIZES, inputs, tmp_path)
-    for peer in (fakes.OWN, fakes.SLOW, GRAPHC, *find_peers(("onnxruntime",))):
-        with Worker(peer, tmp_path, choose_cpus(1)) as worker:
-            assert worker.load_seconds > 0
-            assert worker.time(0) > (fakes.DELAY if peer is fakes.SLOW else 0)
-            assert worker.save(tmp_path / "outputs.npz") > 2**20  # bytes; an interpreter alone takes more
-            for a, b in zip(read_arrays(tmp_path / "outputs.npz"), run_reference(graph, inputs), strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+def residual() -> Graph:
+    """What the networks that are measured consist of, in small."""
+    net = Builder("residual")
+    x = image = net.input("image", f32("N", 4, "H", "W"))
+    x = nn.clip(nn.batch_norm(nn.conv2d(x, 8, 3, padding="same", name="a"), name="a.bn"), 0, 6)
+    x = nn.max_pool(x, 3, 2, padding=1, ceil_mode=True)
+    y = nn.relu(nn.conv2d(x, 8, 3, padding=1, groups=4, name="b"))
+    x = nn.add(nn.conv2d(y, 8, 1, name="c"), x)
+    x = nn.conv_transpose2d(nn.average_pool(x, 2, 2), 4, 4, stride=4, name="up")
+    x = nn.concat([nn.tanh(image), x])
+    return net.build(y=x, scores=nn.linear(nn.dropout(nn.flatten(nn.global_average_pool(x)), 0.5), 5, name="fc"))
+
+
+@pytest.mark.parametrize("peer", [fakes.OWN, fakes.SLOW, GRAPHC, *PEERS.values()], ids=lambda peer: peer.loader)
+def test_workers_answer(peer: Peer, tmp_path: Path) -> None:
+    if peer.missing:
+        pytest.skip(peer.missing)
+    graph, sizes = residual(), {"N": 2, "H": 16, "W": 24}
+    inputs = random_inputs(graph, sizes)
+    write_problem(graph, sizes, inputs, tmp_path)
+    with Worker(peer, tmp_path, choose_cpus(1)) as worker:
+        assert worker.load_seconds > 0
+        assert worker.time(0) > (fakes.DELAY if peer is fakes.SLOW else 0)
+        assert worker.save(tmp_path / "outputs.npz") > 2**20  # bytes; an interpreter alone takes more
+    for a, b in zip(read_arrays(tmp_path / "outputs.npz"), run_reference(graph, inputs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_workers_that_cannot_load_or_die_say_why(tmp_path: Path) -> None:

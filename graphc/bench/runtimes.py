@@ -23,7 +23,15 @@ class Peer:
 
 
 GRAPHC = Peer(OWN, "graphc.bench.peers.native:load")
-PEERS = {peer.name: peer for peer in (Peer("onnxruntime", "graphc.bench.peers.onnxruntime:load", ("onnxruntime",)),)}
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("onnxruntime", "graphc.bench.peers.onnxruntime:load", ("onnxruntime",)),
+        Peer("openvino", "graphc.bench.peers.openvino:load", ("openvino",)),
+        Peer("ncnn", "graphc.bench.peers.ncnn:load", ("ncnn", "pnnx")),
+        Peer("torch", "graphc.bench.peers.torch:load", ("torch",)),
+    )
+}
 
 
 def find_peers(names: tuple[str, ...]) -> list[Peer]:
