@@ -58,17 +58,18 @@ def lower(
     artefact: bool = False,
     embed: bool = False,
     layouts: Mapping[Value, Layout] | None = None,
+    profile: bool = False,
 ) -> Lowered:
     """The network's LLVM module, optimised; its functions are called `symbol_*`.
 
     An `artefact` carries the hash of its weights, and with `embed` a reference to them as a data section. `layouts`
-    says how values of `graph` lie in memory, where not dense.
+    says how values of `graph` lie in memory, where not dense. With `profile`, every step of a run notes its time.
     """
     target = make_target(cpu)
     final = optimize(graph) if optimized else graph
     plan = make_plan(final, target, choose_layouts(final, target) if layouts is None else layouts)
     header = weights_header(plan) if artefact else b""
-    built = NetworkModule(plan, target, symbol, describe(graph), header, embed)
+    built = NetworkModule(plan, target, symbol, describe(graph), header, embed, profile)
     module = llvm.parse_assembly(built.text(_runtime_text("pool.ll"), _runtime_text("api.ll")))
     module.verify()
     machine = target.machine()

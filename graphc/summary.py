@@ -16,7 +16,7 @@ from graphc.codegen.plan import make_plan
 from graphc.codegen.target import make_target
 from graphc.errors import InputError
 from graphc.geometry import Geometry, find_geometry
-from graphc.ir import Graph, Node, dims
+from graphc.ir import Graph, Node, Value, dims
 from graphc.passes import optimize
 from graphc.reference import check_sizes
 
@@ -103,19 +103,29 @@ def summarize(graph: Graph, sizes: Mapping[str, int] | None = None, cpu: str = "
     )
 
 
+def count_multiply_adds(node: Node, sizes: Mapping[str, int]) -> int:
+    """How many products with weights a node adds up."""
+    inputs, outputs = (_shapes(values, sizes) for values in (node.inputs, node.outputs))
+    connections, _, multiplies = _count_connections(node, inputs, prod(outputs[0]))
+    return connections if multiplies else 0
+
+
+def _shapes(values: Sequence[Value], sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+    return [tuple(dims.evaluate(d, sizes) for d in v.type.shape) for v in values]
+
+
 def _row(graph: Graph, node: Node, sizes: Mapping[str, int], place: Geometry | None, counted: set[str]) -> Row:
-    shape, *_ = shapes = [tuple(dims.evaluate(d, sizes) for d in v.type.shape) for v in node.outputs]
+    shape, *_ = shapes = _shapes(node.outputs, sizes)
     own = [v for v in node.inputs if v in graph.constants and graph.constants[v].trainable and v.name not in counted]
     counted.update(v.name for v in own)
     parameters = sum(prod(v.type.static_shape()) for v in own)
-    inputs = [tuple(dims.evaluate(d, sizes) for d in v.type.shape) for v in node.inputs]
-    connections, biases, multiplies = _count_connections(node, inputs, prod(shape))
+    connections, biases, _ = _count_connections(node, _shapes(node.inputs, sizes), prod(shape))
     return Row(
         node.name,
         node.op.name,
         shape,
         parameters,
-        connections if multiplies else 0,
+        count_multiply_adds(node, sizes),
         sum(map(prod, shapes)) if connections else 0,
         connections + biases,
         place,

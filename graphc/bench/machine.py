@@ -25,14 +25,14 @@ class Machine:
     level: str
     cores: int
     cpus: int
-    caches: dict[str, str]
+    caches: dict[str, int]
     memory_bytes: int
     system: str
     versions: dict[str, str]
     load: float
 
     def __str__(self) -> str:
-        caches = ", ".join(f"{name} {size}" for name, size in self.caches.items())
+        caches = ", ".join(f"{name} {size >> 10} KiB" for name, size in self.caches.items())
         versions = ", ".join(f"{name} {v}" for name, v in self.versions.items())
         return (
             f"{self.cpu} ({self.level}), {self.cores} cores, {self.cpus} CPUs, {caches}, "
@@ -52,7 +52,7 @@ def describe_machine() -> Machine:
         host_level(),
         len(_pick_cores(allowed)),
         len(allowed),
-        _caches(allowed[0]),
+        cache_bytes(),
         os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         f"{platform.system()} {platform.release()}",
         {
@@ -74,6 +74,13 @@ def choose_cpus(threads: int) -> list[int]:
     return sorted([*cores, *(cpu for cpu in allowed if cpu not in cores)][:threads])
 
 
+def cache_bytes() -> dict[str, int]:
+    """Level -> bytes of the data caches of the first CPU, such as "L2": 2**20; none if the system does not tell."""
+    folders = sorted((_CPU / f"cpu{min(os.sched_getaffinity(0))}/cache").glob("index*"))
+    sizes = {f"L{_read(f / 'level')}": _read(f / "size") for f in folders if _read(f / "type") != "Instruction"}
+    return {level: int(size.removesuffix("K")) << 10 for level, size in sizes.items() if size.endswith("K")}
+
+
 def _pick_cores(cpus: Iterable[int]) -> list[int]:
     """The first CPU of each core."""
     first: dict[str, int] = {}
@@ -88,12 +95,6 @@ def _cpu_name() -> str:
         if key.strip() == "model name":
             return value.strip()
     return platform.machine()
-
-
-def _caches(cpu: int) -> dict[str, str]:
-    """Level -> size of the data caches of a CPU, such as "L2": "1024K"."""
-    folders = sorted((_CPU / f"cpu{cpu}/cache").glob("index*"))
-    return {f"L{_read(f / 'level')}": _read(f / "size") for f in folders if _read(f / "type") != "Instruction"}
 
 
 def _read(path: Path) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from graphc.bench.figures import Comparison, mean_ratios
 from graphc.bench.machine import Machine
+from graphc.bench.profile import Profile
 
 RATIO = "÷ graphc"
 
@@ -58,6 +59,46 @@ def _tabulate(comparisons: Sequence[Comparison]) -> Table:
             )
         table.add_section()
     return table
+
+
+def print_profile(profile: Profile, console: Console) -> None:
+    """Write a row for each step, their sums for each kernel, the total and what it is of a whole run."""
+    limits, whole = profile.limits, profile.row_seconds
+    bandwidth = ", ".join(f"{level} {b / 1e9:.0f} GB/s" for level, b in limits.bandwidth.items())
+    console.print(
+        f"{profile.network}, {format_shapes(profile.shapes)}, threads {limits.threads}; at most "
+        f"{limits.flops / 1e9:.0f} GFLOP/s, {bandwidth}"
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("step", overflow="fold")
+    table.add_column("kernel", overflow="fold")
+    for heading in ("ms", "share %", "GFLOP/s", "GB/s", "% of limit", "limit"):
+        table.add_column(heading, justify="left" if heading == "limit" else "right", no_wrap=True)
+    table.add_column("why this kernel", overflow="fold")
+    for s in profile.steps:
+        table.add_row(
+            s.node,
+            s.kernel,
+            f"{s.seconds * 1e3:.4f}",
+            f"{s.seconds / whole * 100:.1f}",
+            f"{s.flops / s.seconds / 1e9:.1f}" if s.flops else "-",
+            f"{s.moved / s.seconds / 1e9:.1f}",
+            f"{s.least_seconds / s.seconds * 100:.0f}",
+            s.limit,
+            s.reason,
+        )
+    table.add_row("(the call)", "", f"{profile.call_seconds * 1e3:.4f}", f"{profile.call_seconds / whole * 100:.1f}")
+    console.print(table)
+    table = Table("kernel", box=box.SIMPLE_HEAD)
+    for heading in ("steps", "ms", "share %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for kernel, (count, seconds) in profile.by_kernel().items():
+        table.add_row(kernel, str(count), f"{seconds * 1e3:.4f}", f"{seconds / whole * 100:.1f}")
+    console.print(table)
+    console.print(
+        f"all rows {whole * 1e3:.4f} ms, {whole / profile.run_seconds:.1%} of a call without time stamps, "
+        f"{profile.run_seconds * 1e3:.4f} ms"
+    )
 
 
 def format_shapes(shapes: Sequence[Sequence[int]]) -> str:

@@ -15,7 +15,7 @@ import click
 
 from graphc import __version__
 from graphc.cli.arguments import parse_counts, parse_numbers, parse_shape, parse_size, parse_words
-from graphc.errors import GraphcError, UnsupportedError
+from graphc.errors import GraphcError, InputError, UnsupportedError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
@@ -300,10 +300,8 @@ def verify(
 @click.option(
     "--against",
     type=parse_words,
-    default="onnxruntime",
-    show_default=True,
     metavar="NAME,...",
-    help="Other runtimes: some of onnxruntime, openvino, ncnn, torch.",
+    help="Other runtimes: some of onnxruntime, openvino, ncnn, torch.  [default: all of them]",
 )
 @click.option(
     "--threads", type=parse_counts, default="1", show_default=True, metavar="N,...", help="Threads, a CPU for each."
@@ -323,15 +321,34 @@ def verify(
     help="Seconds of a turn; a turn has one run at least.",
 )
 @click.option("--json", "file", type=FILE, metavar="FILE", help="Write everything that was measured.")
-def bench(**options: Any) -> None:
+@click.option("--profile", is_flag=True, help="Instead, measure every step of the compiled network.")
+def bench(
+    models: tuple[str, ...],
+    against: tuple[str, ...] | None,
+    threads: tuple[int, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    batch: int | None,
+    rounds: int,
+    seconds: float,
+    file: Path | None,
+    profile: bool,
+) -> None:
     """Measure networks in graphc and in other runtimes.
 
     The runtimes take turns, each in a process of its own. Times are of a call from Python with random inputs; errors
     are the largest difference from float64, as a share of the largest output; the memory is that of the whole process.
+    A profile tells for every step what limits it: the CPU's multiply-adds, or the bandwidth of the cache or the memory
+    that its operands fit in, both measured when it starts.
     """
-    from graphc.cli.benchmarks import compare_networks
+    from graphc.cli.benchmarks import Effort, compare_networks, load_models, profile_networks
 
-    compare_networks(**options)
+    if profile and against:
+        raise InputError("--against: expected without --profile only")
+    networks, effort = load_models(models, shapes, batch), Effort(threads, rounds, seconds)
+    if profile:
+        profile_networks(networks, effort, file)
+    else:
+        compare_networks(networks, against or ("onnxruntime", "openvino", "ncnn", "torch"), effort, file)
 
 
 @main.command(**examples("graph lenet5 -o lenet5.svg", "graph net.onnx --optimized -o net.dot"))

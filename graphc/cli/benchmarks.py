@@ -2,41 +2,78 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from graphc.bench.comparison import compare
 from graphc.bench.machine import describe_machine
+from graphc.bench.profile import profile
 from graphc.bench.runtimes import find_peers
-from graphc.bench.tables import print_comparisons, to_json
+from graphc.bench.tables import print_comparisons, print_profile, to_json
 from graphc.cli.loading import find_sizes, load_model
 from graphc.cli.output import make_console, replace_file
 from graphc.errors import InputError
+from graphc.ir import Graph
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long is measured: `rounds` times `seconds` for each runtime, on each of these numbers of threads."""
+
+    threads: Sequence[int]
+    rounds: int
+    seconds: float
+
+
+def load_models(
+    models: Sequence[str], shapes: Sequence[tuple[int, ...]], batch: int | None
+) -> list[tuple[Graph, dict[str, int]]]:
+    """Each network with its sizes. Errors: InputError."""
+    found = []
+    for model in models:
+        graph = load_model(model)
+        sizes = find_sizes(graph, shapes)
+        if batch is not None:
+            if "N" not in sizes:
+                raise InputError(f"--batch: expected a network with an open batch, '{graph.name}' has none")
+            sizes["N"] = batch
+        found.append((graph, sizes))
+    return found
 
 
 def compare_networks(
-    models: Sequence[str],
-    against: tuple[str, ...],
-    threads: Sequence[int],
-    shapes: Sequence[tuple[int, ...]],
-    batch: int | None,
-    rounds: int,
-    seconds: float,
-    file: Path | None,
+    networks: Sequence[tuple[Graph, dict[str, int]]], against: tuple[str, ...], effort: Effort, file: Path | None
 ) -> None:
-    """Measure every network, print the table, and write `file` as JSON."""
+    """Measure every network in every runtime, print the table, and write `file` as JSON."""
     peers = find_peers(against)
     machine = describe_machine()  # first: measuring is a load itself
     comparisons = []
     with make_console(stderr=True).status("measuring") as status:
-        for model in models:
-            graph = load_model(model)
-            sizes = find_sizes(graph, shapes)
-            if batch is not None:
-                if "N" not in sizes:
-                    raise InputError(f"--batch: expected a network with an open batch, '{graph.name}' has none")
-                sizes["N"] = batch
-            comparisons += compare(graph, sizes, peers, threads, rounds, seconds, status.update)
+        for graph, sizes in networks:
+            comparisons += compare(
+                graph, sizes, peers, effort.threads, effort.rounds, effort.seconds, tell=status.update
+            )
     print_comparisons(machine, comparisons, make_console())
+    _write_json(file, to_json(machine, comparisons))
+
+
+def profile_networks(networks: Sequence[tuple[Graph, dict[str, int]]], effort: Effort, file: Path | None) -> None:
+    """Measure every step of every network, print the tables, and write `file` as JSON."""
+    machine = describe_machine()
+    profiles = []
+    console, status = make_console(), make_console(stderr=True).status("measuring")
+    console.print(str(machine))
+    for graph, sizes in networks:
+        for threads in effort.threads:
+            with status:
+                status.update(f"{graph.name}, threads {threads}: measuring its steps")
+                profiles.append(profile(graph, sizes, threads, effort.rounds * effort.seconds))
+            print_profile(profiles[-1], console)
+    _write_json(file, {"machine": machine.to_json(), "profiles": [p.to_json() for p in profiles]})
+
+
+def _write_json(file: Path | None, what: dict[str, Any]) -> None:
     if file:
         with replace_file(file) as stream:
-            stream.write(json.dumps(to_json(machine, comparisons), indent=2).encode())
+            stream.write(json.dumps(what, indent=2).encode())

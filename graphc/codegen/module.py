@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64
+from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64, intrinsic
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.nest import Buffer
 from graphc.codegen.plan import ALIGNMENT, Place, Plan, Step, align, buffer_bytes
@@ -22,20 +22,18 @@ ERROR_SIZE, ERROR_TOO_LARGE, ERROR_FIXED_SIZE, FIRST_REQUIREMENT = 2, 3, 9, 100 
 LARGEST_SIZE = 2**31 - 1  # of one symbol; products are checked for overflow
 LARGEST_TENSOR = 2**62  # bytes of a workspace; beyond it, sums of slots could overflow
 SERIAL_WORK = 20_000  # scalar operations: below about 2 us of work, waking threads costs more than it saves
-FRAME_TABLE, FRAME_WEIGHTS, FRAME_WORKSPACE, FRAME_OWN, FRAME_INPUTS = (
-    0,
-    1,
-    2,
-    3,
-    4,
-)  # words of the frame that a run passes on
+# the words of the frame that a run passes on
+FRAME_TABLE, FRAME_WEIGHTS, FRAME_WORKSPACE, FRAME_OWN, FRAME_INPUTS = 0, 1, 2, 3, 4
+CLOCK_MONOTONIC = 1  # of Linux's clock_gettime, which takes 20 ns
 WEIGHTS_LABEL = "graphc_weights_data"
 
 
 class NetworkModule:
     """Builds the module of a plan. `text(pool, api)` is the whole, ready to be parsed."""
 
-    def __init__(self, plan: Plan, target: Target, name: str, metadata: str, header: bytes, embed: bool) -> None:
+    def __init__(
+        self, plan: Plan, target: Target, name: str, metadata: str, header: bytes, embed: bool, profile: bool = False
+    ) -> None:
         self.plan, self.target, self.name = plan, target, name
         self.module = ir.Module(name)
         self.module.triple = target.triple
@@ -45,8 +43,8 @@ class NetworkModule:
         self._scratch = max((align(s.kernel.scratch) for s in (*plan.setup, *plan.steps)), default=0)
         self._constant("graphc_packed_bytes", i64(plan.packed_bytes))
         self._constant("graphc_scratch_bytes", i64(self._scratch))
-        self._emit_sequence("setup", plan.setup)
-        self._emit_sequence("forward", plan.steps)
+        self._emit_sequence("setup", plan.setup, None)
+        self._emit_sequence("forward", plan.steps, self._define_stamps() if profile else None)
         self._emit_output_dims()
         self._emit_prepare()
         self._emit_c_functions()
@@ -145,7 +143,7 @@ class NetworkModule:
     def _load_entry(self, b: ir.IRBuilder, table: ir.Value, d: DimLike) -> ir.Value:
         return _word(b, table, self._entry(d), I64) if isinstance(d, Dim) else i64(d)
 
-    def _emit_sequence(self, name: str, steps: Sequence[Step]) -> None:
+    def _emit_sequence(self, name: str, steps: Sequence[Step], stamps: ir.GlobalVariable | None) -> None:
         """`void graphc_NAME(ptr frame, ptr pool)`: the steps in order, on the pool where it is worth it."""
         functions = [self._emit_step(f"graphc_{name}_{i}", step.kernel) for i, step in enumerate(steps)]
         pool_run = self.module.globals.get("graphc_pool_run") or ir.Function(
@@ -155,7 +153,8 @@ class NetworkModule:
         frame, pool = sequence.args
         b = ir.IRBuilder(sequence.append_basic_block("entry"))
         table = _word(b, frame, FRAME_TABLE, PTR)
-        for step, function in zip(steps, functions, strict=True):
+        for i, (step, function) in enumerate(zip(steps, functions, strict=True)):
+            _emit_stamp(b, stamps, i)
             tasks = self._load_entry(b, table, step.kernel.tasks)
             work = self._load_entry(b, table, step.kernel.work)
             with b.if_else(b.icmp_signed("<", work, i64(SERIAL_WORK))) as (alone, together):
@@ -163,7 +162,19 @@ class NetworkModule:
                     b.call(function, [frame, i64(0), tasks, i64(0)])
                 with together:
                     b.call(pool_run, [pool, function, frame, tasks])
+        _emit_stamp(b, stamps, len(steps))
         b.ret_void()
+
+    def _define_stamps(self) -> ir.GlobalVariable:
+        """Where a profiled run notes when each step begins, and when the last one ends; `NAME_stamps()` is its address.
+
+        A stamp is the two words of a `struct timespec`: seconds, nanoseconds.
+        """
+        stamps = ir.GlobalVariable(self.module, ir.ArrayType(I64, 2 * len(self.plan.steps) + 2), "graphc_stamps")
+        stamps.linkage, stamps.initializer = "internal", ir.Constant(stamps.value_type, None)
+        function = self._function(f"{self.name}_stamps", PTR, [], False)
+        ir.IRBuilder(function.append_basic_block("entry")).ret(stamps)
+        return stamps
 
     # -- shapes -------------------------------------------------------------------------------------------------------
 
@@ -271,6 +282,13 @@ class NetworkModule:
             with b.if_then(b.icmp_signed("!=", given[size], code.emit(fixed)), likely=False):
                 b.ret(error)
         return _array(b, [given[s] for s in graph.symbols])
+
+
+def _emit_stamp(b: ir.IRBuilder, stamps: ir.GlobalVariable | None, number: int) -> None:
+    """Note the time, if this is profiled. The cycle counter would be nearer, but not every CPU lets it be read."""
+    if stamps:
+        place = address(b, stamps, i64(2 * number), I64)
+        intrinsic(b, "clock_gettime", I32, [ir.Constant(I32, CLOCK_MONOTONIC), place])
 
 
 def has_image_sizes(graph: Graph) -> bool:
