@@ -1,11 +1,11 @@
-# make demo | test | check | conformance | clean: each works on a fresh machine that has Python (3.11 or newer) and pip.
+# make demo | test | check | bench | conformance | clean: each works on a fresh machine that has Python (3.11 or newer) and pip.
 # Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check conformance clean
+.PHONY: demo test check bench conformance clean
 
 # Compiles the digit network, runs it on scanned pages, compares and draws: into demo/.
 demo: $(VENV)/installed-demo
@@ -20,6 +20,11 @@ check: $(VENV)/installed-check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy -p graphc
 	$(VENV)/bin/python tests/file_lengths.py
+
+# Measures the networks of the README's table against other runtimes and writes it there; half an hour on 2 cores that
+# have nothing else to do, and at first some GB of runtimes to fetch.
+bench: $(VENV)/installed-bench
+	$(VENV)/bin/python tests/performance.py
 
 # Counts which of onnx's own node tests pass, for each operator; 5 minutes on 2 cores.
 conformance: $(VENV)/installed-test

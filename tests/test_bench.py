@@ -11,6 +11,7 @@ from pathlib import Path
 
 import bench_fakes as fakes
 import numpy as np
+import performance
 import pytest
 from commands import fail, succeed
 
@@ -24,6 +25,7 @@ from graphc.bench.runtimes import GRAPHC, PEERS, Peer
 from graphc.bench.tables import format_shapes, list_left_out, to_json
 from graphc.errors import InputError
 from graphc.ir import Builder, Graph, f32
+from graphc.models import NETWORKS
 from graphc.reference import random_inputs, run_reference
 
 SIZES = {"N": 1, "H": 6, "W": 5}
@@ -207,6 +209,44 @@ def test_interrupted_it_ends_quietly_and_leaves_nothing(tmp_path: Path) -> None:
     assert (bench.returncode, out, error.strip()) == (130, "", "graphc: interrupted")
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
     assert not list(tmp_path.glob("graphc*"))  # (ONNX Runtime leaves a file of its own)
+
+
+def test_the_table_of_the_readme() -> None:
+    own, peers = measure("graphc", 2e-3), (measure("ncnn", 3e-3, error=2e-6), measure("torch", 8e-3))
+    first = Comparison("a", ((1, 3, 8, 8),), 1, (own, *peers), {"openvino": "refused"})
+    second = Comparison("b", ((1, 3, 8, 8),), 2, (own,), {"openvino": "refused", "ncnn": "died", "torch": "died"})
+    lines = performance.format_markdown(describe_machine(), [first, second], "2025-06-01").splitlines()
+    assert lines[0].startswith("Measured on 2025-06-01: ")
+    assert lines[0].endswith("; ncnn 1, PyTorch 1.")
+    assert lines[2:] == [
+        "| network | input | threads | graphc, ms | ncnn, ms | PyTorch, ms | best peer ÷ graphc |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| a | 1x3x8x8 | 1 | 2 | 3 (1.50) | 8 (4.00) | 1.50 |",
+        "| b | 1x3x8x8 | 2 | 2 | - | - | - |",
+        "",
+        "* Time ÷ graphc's, geometric mean: ncnn 1.50, PyTorch 4.00, best peer 1.50.",
+        "* Largest difference from float64, as a share of the largest output: graphc 1e-06, ncnn 2e-06, PyTorch 1e-06.",
+        "* Peak memory of the whole process in MB, geometric mean: graphc 1, ncnn 1, PyTorch 1.",
+        "* Left out: openvino: refused.",
+        "* Left out of b: ncnn: died.",
+        "* Left out of b: torch: died.",
+    ]
+
+
+def test_the_readme_has_a_place_for_the_table() -> None:
+    readme = (performance.ROOT / "README.md").read_text()
+    again = performance.replace_section(performance.replace_section(readme, "old\n"), "new\n")
+    before, _, rest = again.partition(performance.BEGIN)
+    assert rest.startswith(f"new\n{performance.END}")
+    assert readme.startswith(before)
+    assert readme.endswith(rest.partition(performance.END)[2])
+    with pytest.raises(AssertionError, match=r"README\.md: expected the marks"):
+        performance.replace_section("no marks", "new\n")
+
+
+def test_networks_and_peers_of_the_table_exist() -> None:
+    assert set(performance.SIDES) <= set(NETWORKS)
+    assert set(performance.LABELS) == {"graphc", *PEERS}
 
 
 def test_format_shapes() -> None:

@@ -1,0 +1,102 @@
+"""Measures the networks of the README's table: `make bench`, or `python tests/performance.py [NETWORK...]`.
+
+All of them, in one and two threads, in every runtime that is installed. The table replaces the section in README.md,
+and what it is made from goes to build/performance.json; of named networks, the table is only printed.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from graphc.bench.comparison import compare
+from graphc.bench.figures import OWN, Comparison, geometric_mean, mean_ratios
+from graphc.bench.machine import Machine, describe_machine
+from graphc.bench.runtimes import PEERS
+from graphc.bench.tables import format_shapes, list_left_out, to_json
+from graphc.cli.output import make_console
+from graphc.models import NETWORKS
+from graphc.summary import default_sizes
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- make bench: begin -->\n", "<!-- make bench: end -->\n"
+THREADS = 1, 2
+LABELS = {OWN: "graphc", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "torch": "PyTorch"}
+
+# Height and width where the network leaves them open; 224 otherwise.
+SIDES = {
+    "lenet5": None, "alexnet": None, "vgg16": None, "googlenet": None, "inception_v3": 299, "resnet18": None,
+    "resnet50": None, "resnet152": None, "densenet121": None, "squeezenet1_1": None, "shufflenet_v2_x1_0": None,
+    "mobilenet_v2": None, "unet": 256, "fcn32s": 256,
+}  # fmt: skip
+
+
+def measure(networks: Sequence[str]) -> list[Comparison]:
+    """The comparisons of these networks, one image at a time."""
+    found = []
+    with make_console(stderr=True).status("measuring") as status:
+        for name in networks:
+            graph, side = NETWORKS[name](), SIDES[name]
+            sizes = default_sizes(graph) | ({"H": side, "W": side} if side else {})
+            found += compare(graph, sizes, list(PEERS.values()), THREADS, tell=status.update)
+    return found
+
+
+def format_markdown(machine: Machine, comparisons: Sequence[Comparison], day: str) -> str:
+    """A row for each network and number of threads, a column for each runtime that was measured; then what sums up."""
+    versions = {m.runtime: m.version.split(" ")[0] for c in comparisons for m in c.measurements}
+    names = [name for name in LABELS if name in versions]
+    head = ["network", "input", "threads", *(f"{LABELS[n]}, ms" for n in names), "best peer ÷ graphc"]
+    rows = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for c in comparisons:
+        times = [_format_time(c, name) for name in names]
+        best = f"{c.best_ratio:.2f}" if c.best_ratio is not None else "-"
+        rows.append([c.network, format_shapes(c.shapes), str(c.threads), *times, best])
+    means = ", ".join(f"{LABELS.get(name, name)} {ratio:.2f}" for name, (ratio, _) in mean_ratios(comparisons).items())
+    measured = {name: [m for c in comparisons for m in c.measurements if m.runtime == name] for name in names}
+    errors = ", ".join(f"{LABELS[name]} {max(m.error for m in measured[name]):.0e}" for name in names)
+    memory = ", ".join(f"{LABELS[n]} {geometric_mean([m.peak_bytes for m in measured[n]]) / 1e6:.0f}" for n in names)
+    lines = [
+        f"Measured on {day}: {machine}; {', '.join(f'{LABELS[n]} {versions[n]}' for n in names if n != OWN)}.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"* Time ÷ graphc's, geometric mean: {means}.",
+        f"* Largest difference from float64, as a share of the largest output: {errors}.",
+        f"* Peak memory of the whole process in MB, geometric mean: {memory}.",
+        *(f"* {line[0].upper()}{line[1:]}." for line in list_left_out(comparisons)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _format_time(c: Comparison, name: str) -> str:
+    for m in c.measurements:
+        if m.runtime == name:
+            ratio = "" if name == OWN else f" ({c.ratio(m):.2f})"
+            return f"{m.median * 1e3:.3g}{ratio}"
+    return "-"
+
+
+def replace_section(readme: str, section: str) -> str:
+    """The README with this between its two marks."""
+    before, found, rest = readme.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    assert found and ended, f"README.md: expected the marks {BEGIN.strip()} and {END.strip()}"
+    return f"{before}{BEGIN}{section}{END}{after}"
+
+
+def main(networks: Sequence[str]) -> None:
+    machine = describe_machine()
+    comparisons = measure(networks or list(SIDES))
+    section = format_markdown(machine, comparisons, date.today().isoformat())
+    print(section)
+    if not networks:
+        (ROOT / "build").mkdir(exist_ok=True)
+        (ROOT / "build/performance.json").write_text(json.dumps(to_json(machine, comparisons), indent=2))
+        readme = ROOT / "README.md"
+        readme.write_text(replace_section(readme.read_text(), section))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
