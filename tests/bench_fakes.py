@@ -3,6 +3,8 @@
 import os
 import time
 
+import numpy as np
+
 from graphc.bench.problem import Loaded, Problem
 from graphc.bench.runtimes import Peer
 from graphc.ir import Array
@@ -34,6 +36,16 @@ def load_wrong(problem: Problem, threads: int) -> Loaded:
     return Loaded("3.0", lambda: [a * 1.5 for a in run_reference(problem.graph(), problem.inputs)])
 
 
+def load_flat(problem: Problem, threads: int) -> Loaded:
+    """Results of another shape."""
+    return Loaded("3.1", lambda: [a.reshape(-1) for a in run_reference(problem.graph(), problem.inputs)])
+
+
+def load_nan(problem: Problem, threads: int) -> Loaded:
+    """No numbers."""
+    return Loaded("3.2", lambda: [a * np.nan for a in run_reference(problem.graph(), problem.inputs)])
+
+
 def load_nothing(problem: Problem, threads: int) -> Loaded:
     """Refuses every network, in two lines."""
     raise ValueError("no such\noperator")
@@ -55,6 +67,8 @@ def load_mortal(problem: Problem, threads: int) -> Loaded:
 OWN = Peer("graphc", "bench_fakes:load_reference")
 SLOW = Peer("slow", "bench_fakes:load_slow")
 WRONG = Peer("wrong", "bench_fakes:load_wrong")
+FLAT = Peer("flat", "bench_fakes:load_flat")
+NAN = Peer("nan", "bench_fakes:load_nan")
 REFUSING = Peer("refusing", "bench_fakes:load_nothing")
 MORTAL = Peer("mortal", "bench_fakes:load_mortal")
 ABSENT = Peer("absent", "bench_fakes:load_absent", ("no_such_module", "json"))

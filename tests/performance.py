@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import date
+from os import sched_getaffinity
 from pathlib import Path
 
 from graphc.bench.comparison import compare
@@ -21,7 +22,7 @@ from graphc.summary import default_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- make bench: begin -->\n", "<!-- make bench: end -->\n"
-THREADS = 1, 2
+THREADS = [n for n in (1, 2) if n <= len(sched_getaffinity(0))]
 LABELS = {OWN: "graphc", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "torch": "PyTorch"}
 
 # Height and width where the network leaves them open; 224 otherwise.

@@ -120,7 +120,7 @@ def test_waiting_workers_are_stopped_and_end_with_their_block(tmp_path: Path) ->
 
 
 def test_compare_names_what_it_leaves_out() -> None:
-    peers = [fakes.WRONG, fakes.ABSENT, fakes.REFUSING, fakes.MORTAL, fakes.SLOW]
+    peers = [fakes.WRONG, fakes.ABSENT, fakes.FLAT, fakes.NAN, fakes.REFUSING, fakes.MORTAL, fakes.SLOW]
     told: list[str] = []
     (c,) = compare(small(), SIZES, peers, [1], rounds=3, seconds=0, tell=told.append, own=fakes.OWN)
     assert [m.runtime for m in c.measurements] == ["graphc", "wrong", "slow"]
@@ -132,6 +132,8 @@ def test_compare_names_what_it_leaves_out() -> None:
     assert c.shapes == ((1, 2, 6, 5),)
     assert c.left_out == {
         "absent": "no_such_module not installed (pip install graphc[bench])",
+        "flat": "expected outputs of the shapes [(1, 3, 4, 3), (1, 3, 1, 1)], got [(36,), (3,)]",
+        "nan": "expected finite outputs where float64 has them, got others",
         "refusing": "ValueError: no such operator",
         "mortal": "its process ended with status 3: fatal: out of luck",
     }
@@ -247,6 +249,16 @@ def test_the_readme_has_a_place_for_the_table() -> None:
 def test_networks_and_peers_of_the_table_exist() -> None:
     assert set(performance.SIDES) <= set(NETWORKS)
     assert set(performance.LABELS) == {"graphc", *PEERS}
+
+
+def test_workers_load_no_more_than_their_runtime() -> None:
+    """So that the memory of a peer is its own."""
+    code = (
+        "import sys, graphc.bench.worker, graphc.bench.peers.onnxruntime;"
+        "assert not {'llvmlite', 'onnx', 'networkx', 'PIL', 'rich'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_format_shapes() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -91,9 +92,8 @@ def _measure(
         for peer, worker, times in turns:
             if peer.name not in left_out:
                 with leave_out_if_it_fails(peer):
-                    path = folder / f"{peer.name}.npz"
-                    peak = worker.save(path)
-                    error = _largest_error(read_arrays(path), expected)
+                    peak = worker.save(folder / f"{peer.name}.npz")
+                    error = _largest_error(read_arrays(folder / f"{peer.name}.npz"), expected)
                     measured.append(
                         Measurement(peer.name, worker.version, tuple(times), error, peak, worker.load_seconds)
                     )
@@ -101,4 +101,10 @@ def _measure(
 
 
 def _largest_error(outputs: Sequence[Array], expected: Sequence[Array]) -> float:
-    return max(relative_difference(a, b) for a, b in zip(outputs, expected, strict=True))
+    found, wanted = ([a.shape for a in arrays] for arrays in (outputs, expected))
+    if found != wanted:
+        raise WorkerError(f"expected outputs of the shapes {wanted}, got {found}")
+    error = max(map(relative_difference, outputs, expected))
+    if not isfinite(error):
+        raise WorkerError("expected finite outputs where float64 has them, got others")
+    return error

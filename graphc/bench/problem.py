@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from graphc.ir import Array, Graph
-from graphc.onnx import export_onnx
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class Loaded:
 
 def write_problem(graph: Graph, sizes: dict[str, int], inputs: Sequence[Array], folder: Path) -> None:
     """Write what `read_problem` reads."""
+    from graphc.onnx import export_onnx  # not above: the memory that it takes would count as each worker's
+
     export_onnx(graph, folder / "network.onnx")
     (folder / "network.pickle").write_bytes(pickle.dumps(graph))
     (folder / "sizes.json").write_text(json.dumps(sizes))

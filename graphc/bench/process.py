@@ -25,7 +25,7 @@ class Worker:
     """
 
     def __init__(self, peer: Peer, folder: Path, cpus: Sequence[int]) -> None:
-        self.peer, self._log = peer, folder / f"{peer.name}.{len(cpus)}.log"
+        self._log = folder / f"{peer.name}.{len(cpus)}.log"
         words = [peer.loader, str(folder), str(len(cpus)), ",".join(map(str, cpus))]
         environment = os.environ | {
             "OMP_NUM_THREADS": str(len(cpus)),  # read by OpenMP when it is loaded

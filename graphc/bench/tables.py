@@ -11,8 +11,6 @@ from graphc.bench.figures import Comparison, mean_ratios
 from graphc.bench.machine import Machine
 from graphc.bench.profile import Profile
 
-RATIO = "÷ graphc"
-
 
 def print_comparisons(machine: Machine, comparisons: Sequence[Comparison], console: Console) -> None:
     """Write the machine, a row for each runtime, the geometric means, and what was left out and why."""
@@ -43,7 +41,7 @@ def _tabulate(comparisons: Sequence[Comparison]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("network", "input", "threads", "runtime"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("ms", "± ms", RATIO, "error", "peak MB"):
+    for heading in ("ms", "± ms", "÷ graphc", "error", "peak MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for c in comparisons:
         head = [c.network, format_shapes(c.shapes), str(c.threads)]
