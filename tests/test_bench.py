@@ -196,8 +196,9 @@ def test_command_errors() -> None:
     assert fail("bench", "xor", "--batch", 2, "--threads", 4097).startswith("threads: expected 1 to ")
 
 
-def test_interrupted_it_ends_quietly_and_leaves_nothing(tmp_path: Path) -> None:
-    """Ctrl-C while workers are being timed: one line, status 130; no process and no file of graphc's is left."""
+@pytest.mark.parametrize(("number", "message"), [(signal.SIGINT, "graphc: interrupted"), (signal.SIGTERM, "")])
+def test_interrupted_it_ends_quietly_and_leaves_nothing(number: int, message: str, tmp_path: Path) -> None:
+    """Ctrl-C, or `kill`, while workers are being timed: one line at most; no process or file of graphc's is left."""
     command = [sys.executable, "-m", "graphc", "bench", "lenet5", "--rounds", "10000"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as bench:
@@ -206,9 +207,9 @@ def test_interrupted_it_ends_quietly_and_leaves_nothing(tmp_path: Path) -> None:
             assert bench.poll() is None
             time.sleep(0.01)
         time.sleep(0.5)
-        bench.send_signal(signal.SIGINT)
+        bench.send_signal(number)
         out, error = bench.communicate()
-    assert (bench.returncode, out, error.strip()) == (130, "", "graphc: interrupted")
+    assert (bench.returncode, out, error.strip()) == (128 + number, "", message)
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
     assert not list(tmp_path.glob("graphc*"))  # (ONNX Runtime leaves a file of its own)
 

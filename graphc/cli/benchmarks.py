@@ -1,9 +1,11 @@
 """What `graphc bench` does."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGTERM, signal
 from typing import Any
 
 from graphc.bench.comparison import compare
@@ -47,6 +49,7 @@ def compare_networks(
 ) -> None:
     """Measure every network in every runtime, print the table, and write `file` as JSON."""
     peers = find_peers(against)
+    signal(SIGTERM, lambda *_: sys.exit(128 + SIGTERM))  # as after Ctrl-C, the files for the workers are removed
     machine = describe_machine()  # first: measuring is a load itself
     comparisons = []
     with make_console(stderr=True).status("measuring") as status:
