@@ -9,7 +9,6 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
-from graphc.codegen.blocking import choose_layouts
 from graphc.codegen.layout import Layout
 from graphc.codegen.module import NetworkModule
 from graphc.codegen.plan import Plan, make_plan
@@ -66,8 +65,7 @@ def lower(
     says how values of `graph` lie in memory, where not dense. With `profile`, every step of a run notes its time.
     """
     target = make_target(cpu)
-    final = optimize(graph) if optimized else graph
-    plan = make_plan(final, target, choose_layouts(final, target) if layouts is None else layouts)
+    plan = make_plan(optimize(graph) if optimized else graph, target, layouts)
     header = weights_header(plan) if artefact else b""
     built = NetworkModule(plan, target, symbol, describe(graph), header, embed, profile)
     module = llvm.parse_assembly(built.text(_runtime_text("pool.ll"), _runtime_text("api.ll")))

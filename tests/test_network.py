@@ -204,6 +204,7 @@ def test_a_forked_child_goes_on() -> None:
 
 def test_networks_come_and_go() -> None:
     """No thread is left behind, and the code outlives its last call."""
+    gc.collect()  # networks of other tests
     before = len(os.listdir("/proc/self/task"))
     for _ in range(5):
         net = compile(two_layer(), threads=3)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc import ops
-from graphc.codegen.blocking import wanted_layout
+from graphc.codegen.blocking import choose_layouts, wanted_layout
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.nest import Buffer
@@ -97,9 +97,10 @@ def buffer_bytes(buffer: Buffer) -> DimLike:
 def make_plan(graph: Graph, target: Target, layouts: Mapping[Value, Layout] | None = None) -> Plan:
     """Choose kernels and places; UnsupportedError lists every node for which there is no code.
 
-    `layouts` says how intermediate values lie in memory, where not dense. Inputs, outputs and weights always are.
+    `layouts` says how intermediate values lie in memory, where not dense; None chooses. Inputs, outputs and weights
+    always are dense.
     """
-    layouts = layouts or {}
+    layouts = choose_layouts(graph, target) if layouts is None else layouts
     plan = Plan(graph)
     buffers = _place_constants(plan)
     problems: list[str] = []

@@ -99,7 +99,7 @@ def make_geometry(op: Conv2d, x: Buffer, w: Buffer, target: Target) -> Geometry:
 
 
 def pack_weights(g: Geometry, w: Buffer, y: Buffer) -> Nest:
-    """The weights as the kernel reads them: [group and tile, r, block of c, s, c, vectors * lanes], zero beyond K, C."""
+    """The weights in the order of reading: [group and tile, r, block of c, s, c, vectors * lanes], zero beyond K, C."""
     (r_all, s_all), width = g.kernel, g.vectors * g.lanes
     shape = (g.groups * g.tiles, r_all, g.c_blocks, s_all, g.c_block, width)
     packed = y.temporary("weights", w.type.with_shape(*shape))
