@@ -312,7 +312,7 @@ class _Emitter:
             def one(s: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
                 x_tap = address(b, x, b.mul(b.mul(s, self.dilation_s), i64(g.c_block)), F32)
                 w_tap = address(b, w, b.mul(s, i64(tap_weights)), F32)
-                return sum_channels(b, g.lanes, sums, g.vectors, w_tap, x_tap, channels, step)
+                return sum_channels(b, g.lanes, sums, g.vectors, w_tap, x_tap, channels, step, self.row_weights)
 
             return one(i64(0), sums) if g.pointwise else repeat(b, i64(0), self.s_all, 1, sums, one)
 

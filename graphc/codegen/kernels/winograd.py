@@ -34,7 +34,7 @@ SIDE = M + R - 1  # of the inputs under a tile
 PLACES = SIDE * SIDE
 TRANSFORM = make_transform(M, R)
 FEW_CHANNELS = 256  # input and output channels together, up to which V and M of 24 tiles fit 1 MiB
-TILES = (24, 48)  # of a block, with few and with many channels: multiples of a strip's pixels
+TILES = (24, 54)  # of a block, with few and with many channels: multiples of a strip's pixels
 FEWEST_CHANNELS = 24  # with fewer, the transforms cost more than the products save
 WEIGHT_BANDWIDTH = 8  # bytes a cycle from the last cache, of which the weights of a wide layer come
 TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
@@ -232,8 +232,9 @@ class _Emitter:
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             part, number = b.urem(number, self.parts), b.udiv(number, self.parts)
             block, n = b.urem(number, self.blocks), b.udiv(number, self.blocks)
-            first = b.mul(block, self.tiles)
-            count = self._least(b.sub(self.all_tiles, first), self.tiles)
+            even = b.udiv(b.add(self.all_tiles, b.sub(self.blocks, i64(1))), self.blocks)  # as even as can be
+            first = b.mul(block, even)
+            count = self._least(b.sub(self.all_tiles, first), even)
             first_k = b.mul(part, self.part_tiles)
             k_count = self._least(b.sub(self.k_tiles, first_k), self.part_tiles)
             self._read_inputs(n, first, count)
@@ -346,7 +347,7 @@ class _Emitter:
                     def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
                         w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
                         x_c = address(b, x, b.mul(c, x_block), F32)
-                        return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes)
+                        return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, k_weights)
 
                     sums = repeat(b, i64(0), full, 1, zeros(s.lanes, s.vectors, pixels), block)
                     if s.c % s.lanes:
