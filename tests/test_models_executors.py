@@ -77,11 +77,12 @@ def test_reference_native_and_onnxruntime_agree(name: str) -> None:
     images = random_inputs(graph, {"N": 2, "H": height, "W": width})
     graph = standardize(graph, images[0])
     expected = run_reference(graph, images)
-    native, onnxruntime = compile(graph, threads=1), OnnxRuntimeNetwork(graph, threads=1)
-    for found in (native(*images), onnxruntime(*images)):
+    native, onnxruntime = compile(graph, threads=1, precise=True), OnnxRuntimeNetwork(graph, threads=1)
+    fast = compile(graph, threads=1)  # each convolution within 5e-6; the deepest network makes 1.6e-4 of that
+    for found, most in ((native(*images), 1e-4), (onnxruntime(*images), 1e-4), (fast(*images), 5e-4)):
         for a, b in zip(listed(found), expected, strict=True):
             assert b.std() > 0.05  # there is something to compare
-            assert relative_difference(a, b) < 1e-4
+            assert relative_difference(a, b) < most
     for batch, taller in ((1, 16), (3, 32)):  # native code has been compared: it stands for the slow reference
         images = random_inputs(graph, {"N": batch, "H": height + taller, "W": width + 16})
         for a, b in zip(listed(onnxruntime(*images)), listed(native(*images)), strict=True):

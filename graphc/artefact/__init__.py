@@ -36,13 +36,15 @@ def build(
     name: str | None = None,
     cpu: str = "native",
     weights: Literal["embed", "file"] = "embed",
+    precise: bool = False,
 ) -> dict[str, Path]:
     """Compile `graph` to files in `directory` (created if missing) and return them by kind.
 
     `emit` lists kinds: "so" (shared library), "h" (its C header), "obj" (object file), "exe" (program that reads .npy,
     PPM or PGM and writes .npy), "ll" and "asm" (the code as text, without weights). `name`, by default the graph's as
-    a C identifier, is the stem of the files and the prefix of the functions. `cpu` is as in `graphc.compile`. With
-    weights="file" they stand in NAME.weights (kind "weights"), which the network maps when it is created.
+    a C identifier, is the stem of the files and the prefix of the functions. `cpu` and `precise` are as in
+    `graphc.compile`. With weights="file" they stand in NAME.weights (kind "weights"), which the network maps when it is
+    created.
 
     The same graph gives the same bytes, whatever the directory. The files appear when all are complete, or not at all.
     InputError for a wrong argument, UnsupportedError for a network that cannot be compiled, FileError where files
@@ -54,7 +56,7 @@ def build(
         check_program(graph)
     if {"so", "exe"} & set(emit):
         find_compiler()  # before the work, not after
-    lowered = lower(graph, symbol, cpu, artefact=True, embed=weights == "embed")
+    lowered = lower(graph, symbol, cpu, artefact=True, embed=weights == "embed", precise=precise)
     targets = {kind: directory / f"{symbol}{KINDS[kind]}" for kind in dict.fromkeys(emit)}
     if weights == "file":
         targets["weights"] = directory / f"{symbol}.weights"

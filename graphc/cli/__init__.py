@@ -140,6 +140,7 @@ def main(debug: bool) -> None:
     help="In the library, or in a file beside it.",
 )
 @cpu
+@click.option("--precise", is_flag=True, help="Convolutions within 1e-6 of the largest output, not 5e-6; slower.")
 @dense
 def compile(
     output: Path,
@@ -147,6 +148,7 @@ def compile(
     name: str | None,
     weights: Literal["embed", "file"],
     cpu: str,
+    precise: bool,
     **network: Any,
 ) -> None:
     """Write a network as native code.
@@ -155,7 +157,7 @@ def compile(
     """
     from graphc.cli.commands import compile_network, load_model
 
-    compile_network(load_model(**network), output, emit, name, weights, cpu)
+    compile_network(load_model(**network), output, emit, name, weights, cpu, precise)
 
 
 @main.command(

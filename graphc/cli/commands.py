@@ -31,11 +31,17 @@ __all__ = [
 
 
 def compile_network(
-    graph: Graph, folder: Path, emit: tuple[str, ...], name: str | None, weights: Literal["embed", "file"], cpu: str
+    graph: Graph,
+    folder: Path,
+    emit: tuple[str, ...],
+    name: str | None,
+    weights: Literal["embed", "file"],
+    cpu: str,
+    precise: bool,
 ) -> None:
     """Write the artefacts and list them."""
     with show_progress(f"compiling {graph.name}"):
-        files = build(graph, folder, emit, name=name, cpu=cpu, weights=weights)
+        files = build(graph, folder, emit, name=name, cpu=cpu, weights=weights, precise=precise)
     for path in files.values():
         click.echo(f"{path}  {format_bytes(path.stat().st_size)}")
 

@@ -94,11 +94,13 @@ def buffer_bytes(buffer: Buffer) -> DimLike:
     return dims.product(buffer.layout.stored_shape(buffer.shape)) * buffer.type.dtype.size
 
 
-def make_plan(graph: Graph, target: Target, layouts: Mapping[Value, Layout] | None = None) -> Plan:
+def make_plan(
+    graph: Graph, target: Target, layouts: Mapping[Value, Layout] | None = None, precise: bool = False
+) -> Plan:
     """Choose kernels and places; UnsupportedError lists every node for which there is no code.
 
     `layouts` says how intermediate values lie in memory, where not dense; None chooses. Inputs, outputs and weights
-    always are dense.
+    always are dense. `precise` is as in `graphc.compile`.
     """
     layouts = choose_layouts(graph, target) if layouts is None else layouts
     plan = Plan(graph)
@@ -115,7 +117,7 @@ def make_plan(graph: Graph, target: Target, layouts: Mapping[Value, Layout] | No
         outputs = [Buffer(v.name, v.type, layouts.get(v, DENSE)) for v in node.outputs]
         buffers |= zip(node.outputs, outputs, strict=True)
         try:
-            kernels = select_kernels(node.op, inputs, outputs, target)
+            kernels = select_kernels(node.op, inputs, outputs, target, precise)
         except GraphcError as error:
             problems.append(f"{node}: {error}")
             continue

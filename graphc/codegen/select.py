@@ -18,10 +18,15 @@ from graphc.ir import Op
 POOLS = (ops.MaxPool, ops.AveragePool)
 
 
-def select_kernels(op: Op, inputs: Sequence[Buffer], outputs: Sequence[Buffer], target: Target) -> list[Kernel]:
-    """The kernels that compute `outputs = op(inputs)`, in order. Buffers beside those two are temporaries."""
+def select_kernels(
+    op: Op, inputs: Sequence[Buffer], outputs: Sequence[Buffer], target: Target, precise: bool = False
+) -> list[Kernel]:
+    """The kernels that compute `outputs = op(inputs)`, in order. Buffers beside those two are temporaries.
+
+    A convolution stays within 5e-6 of its largest output against float64; if `precise`, without Winograd, 1e-6.
+    """
     if isinstance(op, ops.Conv2d) and outputs[0].layout.block == target.lanes:
-        return _convolve(op, inputs, outputs[0], target)
+        return _convolve(op, inputs, outputs[0], target, precise)
     if isinstance(op, POOLS) and outputs[0].layout == inputs[0].layout == Layout(target.lanes) and constant_count(op):
         kind = "max" if isinstance(op, ops.MaxPool) else "average"
         return [WindowKernel(kind, op.window, outputs[0], inputs[0], None, None, [], None, target)]
@@ -40,7 +45,7 @@ def constant_count(op: ops.MaxPool | ops.AveragePool) -> bool:
     return isinstance(op, ops.MaxPool) or (not op.ceil_mode and (op.count_padding or not any(op.padding)))
 
 
-def _convolve(op: ops.Conv2d, inputs: Sequence[Buffer], y: Buffer, target: Target) -> list[Kernel]:
+def _convolve(op: ops.Conv2d, inputs: Sequence[Buffer], y: Buffer, target: Target, precise: bool) -> list[Kernel]:
     x, w, *rest = inputs
     bias = rest.pop(0) if op.bias else None
     if op.groups > 1 and w.shape[:2] == (op.groups, 1):
@@ -49,7 +54,7 @@ def _convolve(op: ops.Conv2d, inputs: Sequence[Buffer], y: Buffer, target: Targe
     bias_nest = pack_bias(g, bias, y) if bias else None
     kernels: list[Kernel] = [LoopNestKernel("pack", bias_nest, target)] if bias_nest else []
     packed_bias = bias_nest.output if bias_nest else None
-    if x.layout == y.layout and winograd_pays(op, w, y, target):
+    if x.layout == y.layout and not precise and winograd_pays(op, w, y, target):
         shape = make_shape(w, target)
         weights = WinogradWeights(shape, w, y)
         return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]

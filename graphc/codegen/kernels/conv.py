@@ -21,7 +21,7 @@ from llvmlite import ir
 
 from graphc.codegen.blocks import F32, I8, VOID, address, i64, intrinsic, repeat, when
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import accumulate, for_strips, split_vectors, sum_channels, zeros
+from graphc.codegen.kernels.tile import accumulate, for_strips, split_vectors, sum_blocks, sum_channels, zeros
 from graphc.codegen.layout import DENSE
 from graphc.codegen.nest import Buffer, Nest, loop_vars
 from graphc.codegen.target import Target
@@ -322,7 +322,7 @@ class _Emitter:
                 return over_s(address(b, x, b.mul(block, x_block), F32), w_block, sums, g.c_block)
 
             full = self.full_blocks
-            sums = repeat(b, i64(0), full, 1, sums, one)
+            sums = sum_blocks(b, full, sums, one)
             if g.c_group % g.c_block:  # the lanes beyond C hold anything
                 x, w = address(b, x, b.mul(full, x_block), F32), address(b, w, b.mul(full, block_weights), F32)
                 sums = over_s(x, w, sums, g.c_group % g.c_block)

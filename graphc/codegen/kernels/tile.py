@@ -19,6 +19,7 @@ from graphc.codegen.blocks import F32, I32, I64, VOID, address, i64, intrinsic, 
 from graphc.codegen.target import Target
 
 RUN = 4  # input channels that are unrolled: 16 are no faster, and four times the code to compile
+CHUNK = 8  # blocks of input channels that are summed before they are added to the others
 # registers -> {vectors: the most pixels beside them}: vectors * pixels sums, the weight vectors and a spread element
 # fit the registers. With 2 x 12, which would fit 32, LLVM spills and repeats loads (half the speed of 4 x 6).
 PIXELS = {32: {4: 6, 3: 8, 2: 10, 1: 14}, 16: {2: 6, 1: 10}}
@@ -101,6 +102,28 @@ def sum_channels(
     whole = channels // RUN * RUN
     sums = repeat(b, i64(0), i64(whole), RUN, sums, run) if whole else list(sums)
     return run(i64(whole), sums, channels % RUN) if channels % RUN else sums
+
+
+def sum_blocks(
+    b: ir.IRBuilder,
+    count: ir.Value,
+    sums: Sequence[ir.Value],
+    block: Callable[[ir.Value, list[ir.Value]], list[ir.Value]],
+) -> list[ir.Value]:
+    """`sums` and what `block(number, sums)` adds for each of `count` blocks of input channels, CHUNK by CHUNK.
+
+    Each chunk is summed from 0. One chain over all channels would round too often: over 3x3 times 512 channels its
+    error is 3e-6 of the largest output, so it is below 1e-6. That costs an addition for each sum and chunk, some 1 %.
+    """
+    zero = ir.Constant(sums[0].type, [0.0] * sums[0].type.count)
+
+    def chunk(start: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+        end = b.add(start, i64(CHUNK))
+        end = b.select(b.icmp_signed("<", end, count), end, count)
+        parts = repeat(b, start, end, 1, [zero] * len(totals), block)
+        return [b.fadd(x, y) for x, y in zip(totals, parts, strict=True)]
+
+    return repeat(b, i64(0), count, CHUNK, sums, chunk)
 
 
 def for_strips(b: ir.IRBuilder, length: ir.Value, most: int, strip: Callable[[ir.Value, int], None]) -> None:

@@ -22,7 +22,7 @@ from llvmlite import ir
 
 from graphc.codegen.blocks import F32, I64, address, i64, intrinsic, mangle, repeat, when
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import for_strips, split_vectors, sum_channels, zeros
+from graphc.codegen.kernels.tile import for_strips, split_vectors, sum_blocks, sum_channels, zeros
 from graphc.codegen.kernels.transforms import apply_both_sides, make_transform
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
@@ -349,7 +349,7 @@ class _Emitter:
                         x_c = address(b, x, b.mul(c, x_block), F32)
                         return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, k_weights)
 
-                    sums = repeat(b, i64(0), full, 1, zeros(s.lanes, s.vectors, pixels), block)
+                    sums = sum_blocks(b, full, zeros(s.lanes, s.vectors, pixels), block)
                     if s.c % s.lanes:
                         sums = block(full, sums, s.c % s.lanes)
                     for number, value in enumerate(sums):
