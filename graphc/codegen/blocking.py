@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from graphc import ops
-from graphc.codegen.layout import DENSE, Layout, split_channel
-from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Var, size, walk
+from graphc.codegen.layout import DENSE, Layout
+from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Var, size, split_channel, walk
 from graphc.codegen.target import Target
 from graphc.ir import DType, Graph, Node, Value, dims
 from graphc.ops.scalar import Call, Expr, call

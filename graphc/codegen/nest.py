@@ -224,11 +224,34 @@ def offset(load_shape: tuple[DimLike, ...], index: tuple[Expr, ...]) -> Expr:
     return position
 
 
+def stored_index(layout: Layout, index: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The place of a logical index among the stored dims."""
+    if layout == DENSE:
+        return index
+    block = Lit(layout.block)
+    outer, lane = split_channel(index[1], layout.block) or (
+        call("floordiv", index[1], block),
+        call("mod", index[1], block),
+    )
+    return (index[0], outer, *index[2:], lane)
+
+
+def split_channel(channel: Expr, block: int) -> tuple[Expr, Expr] | None:
+    """(b, lane) if `channel` is b * block + lane, or that and a multiple of `block`; None if that cannot be told."""
+    match channel:
+        case Call(fn="add", args=(Call(fn="mul", args=(b, Lit(value=n))), Var(extent=lanes) as lane)):
+            return (b, lane) if n == lanes == block else None
+        case Call(fn="add" | "sub" as fn, args=(e, Lit(value=int() as c))) if c % block == 0:
+            found = split_channel(e, block)
+            return found and (call(fn, found[0], c // block), found[1])
+    return None
+
+
 def stride_along(buffer: Buffer, index: tuple[Expr, ...], var: Var) -> int | None:
     """How many elements apart in memory two neighbours along `var` lie; None if that is not a constant."""
     shape = buffer.layout.stored_shape(buffer.shape)
     total_stride = 0
-    for axis, i in enumerate(buffer.layout.stored_index(index)):
+    for axis, i in enumerate(stored_index(buffer.layout, index)):
         step = coefficient(i, var)
         if step == 0:
             continue

@@ -21,8 +21,18 @@ from graphc.codegen.blocks import (
     splat,
     when,
 )  # fmt: skip
-from graphc.codegen.layout import split_channel
-from graphc.codegen.nest import Buffer, Load, Reduce, Size, Var, coefficient, offset, stride_along
+from graphc.codegen.nest import (
+    Buffer,
+    Load,
+    Reduce,
+    Size,
+    Var,
+    coefficient,
+    offset,
+    split_channel,
+    stored_index,
+    stride_along,
+)
 from graphc.codegen.schedule import MOST_STRIDE
 from graphc.ir import Dim, DimLike, DType
 from graphc.ops.scalar import CASTS, COMPARISONS, Call, Expr, Lit
@@ -290,7 +300,7 @@ class ValueEmitter:
 
 
 def _position(buffer: Buffer, index: Sequence[Expr]) -> Expr:
-    return offset(buffer.layout.stored_shape(buffer.shape), buffer.layout.stored_index(index))
+    return offset(buffer.layout.stored_shape(buffer.shape), stored_index(buffer.layout, tuple(index)))
 
 
 def _stored_type(buffer: Buffer) -> ir.Type:
