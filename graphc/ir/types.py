@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+import ml_dtypes
 import numpy as np
 
 from graphc.errors import ShapeError
@@ -13,12 +14,24 @@ from graphc.ir.dims import DimLike
 
 
 class DType(Enum):
-    """Element types; the value is the name that the text form prints."""
+    """Element types; the value is the name that the text form prints.
+
+    f16 (IEEE binary16) and bf16 (the upper half of a float32) are formats to store numbers in: elements of them are
+    moved and converted, and computed with as f32.
+    """
 
     F32 = "f32"
     F64 = "f64"
+    F16 = "f16"
+    BF16 = "bf16"
+    I8 = "i8"
+    I16 = "i16"
     I32 = "i32"
     I64 = "i64"
+    U8 = "u8"
+    U16 = "u16"
+    U32 = "u32"
+    U64 = "u64"
     BOOL = "bool"
 
     @property
@@ -30,6 +43,21 @@ class DType(Enum):
     def is_float(self) -> bool:
         """Whether this is f32 or f64."""
         return self in (DType.F32, DType.F64)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether this is f16 or bf16, which only casts read and write."""
+        return self in (DType.F16, DType.BF16)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether this is an integer type; bool is none."""
+        return self.numpy.kind in "iu"
+
+    @property
+    def is_unsigned(self) -> bool:
+        """Whether this is an integer type without negative numbers."""
+        return self.numpy.kind == "u"
 
     @property
     def size(self) -> int:
@@ -48,8 +76,16 @@ class DType(Enum):
 _NUMPY: dict[DType, type[np.generic]] = {
     DType.F32: np.float32,
     DType.F64: np.float64,
+    DType.F16: np.float16,
+    DType.BF16: ml_dtypes.bfloat16,
+    DType.I8: np.int8,
+    DType.I16: np.int16,
     DType.I32: np.int32,
     DType.I64: np.int64,
+    DType.U8: np.uint8,
+    DType.U16: np.uint16,
+    DType.U32: np.uint32,
+    DType.U64: np.uint64,
     DType.BOOL: np.bool_,
 }
 

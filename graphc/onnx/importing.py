@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto, defs
+from onnx import ModelProto, NodeProto, ValueInfoProto, defs
 
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
-from graphc.ir import Builder, Graph, Value
+from graphc.ir import Builder, DType, Graph, Value
 from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler
 from graphc.onnx.names import Names, clean, one_line, rename_all
 from graphc.onnx.ordering import describe, sort_nodes
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant, Mask, Scope
 from graphc.onnx.signature import read_input_types
-from graphc.onnx.tensors import CONSTANT, PRODUCER, RENAMED, read_tensor
+from graphc.onnx.tensors import CONSTANT, DTYPES, PRODUCER, RENAMED, read_tensor
 
 OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files can be raised by onnx.version_converter
 UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
@@ -130,7 +130,7 @@ class _Import:
             self.scope.define(v.name, self.scope.builder.input(self.scope.names[v.name], type))
         for node, name in zip(self.nodes, self.node_names, strict=True):
             self._read_node(node, name)
-        outputs = {self.labels.get(o.name, o.name): self._read_output(o.name) for o in self.graph.output}
+        outputs = {self.labels.get(o.name, o.name): self._read_output(o) for o in self.graph.output}
         if len(outputs) < len(self.graph.output):
             raise GraphError("outputs: expected a different name for each")
         found = {name: v for name, v in outputs.items() if v is not None}
@@ -181,7 +181,8 @@ class _Import:
             trainable = tensor.doc_string != CONSTANT and array.dtype.kind == "f" and array.ndim > 0
             self.scope.define(name, Constant(self.scope.names[name], array, trainable))
 
-    def _read_output(self, name: str) -> Value | None:
+    def _read_output(self, output: ValueInfoProto) -> Value | None:
+        name, declared = output.name, DTYPES.get(output.type.tensor_type.elem_type, DType.F32)
         if name not in self.labels:
             raise GraphError(f"output '{name}' is not defined")
         self._read_initializer(name)
@@ -189,7 +190,8 @@ class _Import:
         try:
             if isinstance(operand, Mask):
                 return self.scope.comparison(operand)
-            return self.scope.parameter(operand) if isinstance(operand, Constant) else operand
+            value = self.scope.parameter(operand) if isinstance(operand, Constant) else operand
+            return value and self.scope.narrow(value, declared)
         except UnsupportedError as error:
             self.problems.append(f"output '{name}': {error}")
             return None

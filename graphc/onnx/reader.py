@@ -105,13 +105,13 @@ class NodeReader:
         return found
 
     def value(self, i: int, trainable: bool = True) -> Value:
-        """Input i as a value; a constant becomes a parameter, never trained if `trainable` is False."""
+        """Input i as a value, f16 and bf16 as f32; a constant becomes a parameter, never trained if not `trainable`."""
         found = self.operand(i)
         if isinstance(found, Mask):
             return self.scope.comparison(found)
         if isinstance(found, Constant):
-            return self.scope.parameter(Constant(found.name, found.array, found.trainable and trainable))
-        return found
+            found = self.scope.parameter(Constant(found.name, found.array, found.trainable and trainable))
+        return self.scope.widen(found)
 
     def image(self, i: int = 0) -> Value:
         """Input i, which must be an image batch [N,C,H,W]."""

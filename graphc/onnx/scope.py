@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from graphc.errors import UnsupportedError
-from graphc.ir import Array, Builder, DimLike, Value
+from graphc.ir import Array, Builder, DimLike, DType, Value
 from graphc.onnx.names import Names
 from graphc.ops.elementwise import Fused
 
@@ -70,6 +70,23 @@ class Scope:
             op = Fused(f"gt(x0, {mask.threshold!r})")
             (self._made[mask.name],) = self.builder.add(op, (mask.x,), mask.node_name, [mask.name])
         return self._made[mask.name]
+
+    def widen(self, value: Value) -> Value:
+        """The value as f32 if it is f16 or bf16, in which graphc does not compute; the same each time."""
+        if not value.type.dtype.is_half:
+            return value
+        key = f"{value.name}.f32"
+        if key not in self._made:
+            name = self.new_names.fresh(key)
+            (self._made[key],) = self.builder.add(Fused("to_f32(x0)"), (value,), name, [name])
+        return self._made[key]
+
+    def narrow(self, value: Value, dtype: DType) -> Value:
+        """A result that the file declares as f16 or bf16, computed as f32."""
+        if not dtype.is_half or not value.type.dtype.is_float:
+            return value
+        name = self.new_names.fresh(f"{value.name}.{dtype.value}")
+        return self.builder.add(Fused(f"to_{dtype.value}(x0)"), (value,), name, [name])[0]
 
     def derive(self, constant: Constant, suffix: str, change: Callable[[Array], Array]) -> Constant:
         """The constant after `change`, which `suffix` tells from other changes; shared by the nodes that want it."""

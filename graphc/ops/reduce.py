@@ -24,7 +24,7 @@ class ReduceOp(Op):
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        if x.dtype == DType.BOOL:
+        if x.dtype == DType.BOOL or x.dtype.is_half:
             raise ShapeError(f"expected numbers, got {x}")
         reduced = self.reduced(x)
         if self.keepdims:

@@ -146,6 +146,8 @@ def check_dtypes(expr: Expr) -> Expr:
         check_dtypes(e)
     fn, args = expr.fn, expr.args[1:] if expr.fn == "select" else expr.args
     dtype = common_dtype(args)
+    if dtype.is_half and fn not in CASTS and fn != "select":
+        raise ShapeError(f"{fn} wants a type to compute with, got {dtype.value}: cast it to f32 first")
     if (fn in FLOAT_ONLY and not dtype.is_float) or (fn in NUMBER_ONLY and dtype == DType.BOOL):
         raise ShapeError(f"{fn} wants {'floats' if fn in FLOAT_ONLY else 'numbers'}, got {dtype.value}")
     if fn in LOGIC and dtype != DType.BOOL:
@@ -177,6 +179,51 @@ def _div(a: Any, b: Any) -> Array:
     return np.asarray(np.where(np.equal(b, 0), 0, quotient + inexact).astype(dtype))
 
 
+def _pow(a: Any, b: Any) -> Array:
+    """a**b; of integers modulo 2^bits, where a negative b gives 1/a rounded towards zero, and 0 for a = 0."""
+    dtype = np.result_type(a, b)
+    if dtype.kind == "f":
+        return np.asarray(np.power(a, b))
+    base, negative = np.asarray(a, dtype), np.less(b, 0)
+    result = np.power(base, np.where(negative, 0, b).astype(dtype))
+    sign = np.where(np.equal(base, 1), 1, np.where(np.asarray(b) % 2 == 0, 1, -1)) if dtype.kind == "i" else 1
+    inverse = np.where(np.abs(base) == 1, sign, 0)
+    return np.asarray(np.where(negative, inverse, result).astype(dtype))
+
+
+def convert(x: Any, to: DType) -> Array:
+    """x with elements of another dtype: a float to an integer is cut towards zero and to the integer's range, NaN to 0.
+
+    Integers wrap around; to f16 and bf16 numbers are rounded to nearest, half to even, integers by way of float64.
+    """
+    x = np.asarray(x)
+    if DType.of(x.dtype).is_half:
+        x = x.astype(np.float32)  # exact
+    if to.is_integer and DType.of(x.dtype).is_float:
+        limits = np.iinfo(to.numpy)
+        bounds = -(2.0 ** (limits.bits - 1)) if limits.min else 0.0, 2.0 ** (limits.bits - (limits.min < 0))
+        whole = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
+        inside = np.where((whole > bounds[0]) & (whole < bounds[1]), whole, 0.0).astype(to.numpy)
+        return np.asarray(np.where(whole >= bounds[1], limits.max, np.where(whole <= bounds[0], limits.min, inside)))
+    if to.is_half and x.dtype.kind in "iu":
+        x = x.astype(np.float64)
+    if to == DType.BF16 and x.dtype == np.float64:
+        x = _round_to_odd(x)
+    return x.astype(to.numpy)
+
+
+def _round_to_odd(x: Array) -> Array:
+    """Float64 as float32, inexact ones with an odd last bit: rounding that again rounds as if it were the first time.
+
+    (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008.)
+    """
+    near = x.astype(np.float32)
+    bits = near.view(np.uint32)
+    beyond = np.abs(near.astype(np.float64)) > np.abs(x)
+    odd = ((bits - beyond.astype(np.uint32)) | np.uint32(1)).view(np.float32)
+    return np.asarray(np.where((near.astype(np.float64) == x) | np.isnan(x), near, odd))
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 COMPARISONS: dict[str, Callable[..., Any]] = {
@@ -184,24 +231,24 @@ COMPARISONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 LOGIC = ("logical_and", "logical_or", "logical_not")
 NUMBER_ONLY = (
-    "add", "sub", "mul", "div", "fmod", "neg", "abs", "max", "min", "lt", "le", "gt", "ge", "floordiv", "mod",
+    "add", "sub", "mul", "div", "fmod", "neg", "abs", "max", "min", "lt", "le", "gt", "ge", "floordiv", "mod", "pow",
 )  # fmt: skip
 FLOAT_ONLY = (
-    "pow", "sqrt", "floor", "ceil", "round", "exp", "expm1", "log", "log1p", "tanh", "erf", "sigmoid", "softplus",
+    "sqrt", "floor", "ceil", "round", "exp", "expm1", "log", "log1p", "tanh", "erf", "sigmoid", "softplus",
 )  # fmt: skip
 CASTS = {f"to_{t.value}": t for t in DType}
 
 # name -> what NumPy computes for it; max and min return NaN where an operand is NaN
 PRIMITIVES: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _div, "floordiv": np.floor_divide,
-    "mod": np.mod, "fmod": np.fmod, "pow": np.power, "max": np.maximum, "min": np.minimum,
+    "mod": np.mod, "fmod": np.fmod, "pow": _pow, "max": np.maximum, "min": np.minimum,
     "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
     "round": np.rint,  # half to even
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
     "erf": lambda x: _erf(x).astype(x.dtype), "sigmoid": _sigmoid, "softplus": _softplus,
     "logical_and": np.logical_and, "logical_or": np.logical_or, "logical_not": np.logical_not, "select": np.where,
     **COMPARISONS,
-    **{name: (lambda x, t=t: np.asarray(x).astype(t.numpy)) for name, t in CASTS.items()},
+    **{name: (lambda x, t=t: convert(x, t)) for name, t in CASTS.items()},
 }  # fmt: skip
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%"}
 _AST_INFIX = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv", ast.Mod: "mod"}

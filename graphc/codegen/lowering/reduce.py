@@ -8,6 +8,8 @@ that do not lie together reduces the last ones first.
 from collections.abc import Callable, Generator, Iterator
 from math import inf
 
+import numpy as np
+
 from graphc.codegen.layout import DENSE
 from graphc.codegen.lowering.shape import unravel
 from graphc.codegen.nest import Buffer, Nest, Reduce, Var, loop_vars, size, to_float
@@ -123,5 +125,5 @@ def identity_of(kind: str, dtype: DType) -> Lit:
         return Lit(float(one) if dtype.is_float else int(one))
     if dtype.is_float:
         return Lit(-inf if kind == "max" else inf)
-    least = -(1 << (8 * dtype.size - 1))
-    return Lit(least if kind == "max" else -least - 1)
+    limits = np.iinfo(dtype.numpy)
+    return Lit(int(limits.min if kind == "max" else limits.max))

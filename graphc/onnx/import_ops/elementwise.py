@@ -10,6 +10,7 @@ from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Mask
 from graphc.onnx.tensors import read_dtype
 from graphc.ops import elementwise
+from graphc.ops.scalar import convert
 
 
 def _unary(op: Op) -> Callable[[NodeReader], None]:
@@ -109,6 +110,13 @@ def read_dropout(n: NodeReader) -> None:
     n.emit(elementwise.Dropout(ratio), n.value(0))
 
 
+def read_sign(n: NodeReader) -> None:
+    """Sign; NaN and the zeros stay as they are."""
+    x = n.value(0)
+    negative = "x0" if x.type.dtype.is_unsigned else "select(lt(x0, 0), -1, x0)"
+    n.emit(elementwise.Fused(f"select(gt(x0, 0), 1, {negative})"), x)
+
+
 def read_greater(n: NodeReader) -> None:
     """Greater; than a number, it waits for a Cast that makes it a hard threshold."""
     x, number = n.value(0), n.constant(1)
@@ -127,7 +135,7 @@ def read_cast(n: NodeReader) -> None:
         return n.emit(elementwise.HardThreshold(mask.threshold), mask.x)
     known = n.constant(0)
     if known is not None and not known.trainable:
-        return n.fold(known.array.astype(to.numpy))
+        return n.fold(convert(known.array, to))
     x = n.value(0)
     if x.type.dtype == to:
         return n.emit(elementwise.Identity(), x)
@@ -145,7 +153,6 @@ EXPRESSIONS = {  # ONNX ops that graphc has as scalar expressions only
     "Erf": "erf(x0)",
     "Reciprocal": "(1.0 / x0)",
     "Round": "round(x0)",
-    "Sign": "select(gt(x0, 0), 1, select(lt(x0, 0), -1, x0))",
     "IsNaN": "ne(x0, x0)",
     "And": "logical_and(x0, x1)",
     "Or": "logical_or(x0, x1)",
@@ -184,6 +191,7 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Pow": read_pow,
     "Clip": read_clip,
     "Dropout": read_dropout,
+    "Sign": read_sign,
     "Greater": read_greater,
     "Cast": read_cast,
     "CastLike": read_cast,

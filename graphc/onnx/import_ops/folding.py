@@ -15,6 +15,7 @@ from graphc.onnx.import_ops.shapes import FOLDED_ELEMENTS, positive_axis, read_b
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_dtype
+from graphc.ops.scalar import convert
 
 
 def arrays_of(n: NodeReader) -> list[Array]:
@@ -41,7 +42,7 @@ def _extreme(symbolic: Callable[..., Any], numeric: np.ufunc) -> Callable[[NodeR
 
 def _divide(a: Array, b: Array) -> Array:
     """Division; of integers towards zero, as ONNX has it. A symbolic size is not negative, so there it is floor."""
-    if a.dtype.kind == "i" and b.dtype.kind == "i":
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu":
         quotient = np.abs(a) // np.abs(b)
         return np.asarray(np.where((a < 0) != (b < 0), -quotient, quotient))
     return np.asarray(a // b if object in (a.dtype, b.dtype) else a / b)
@@ -100,7 +101,7 @@ def _fold_cast(n: NodeReader) -> Array:
     n.integer("saturate", 1)  # about 8-bit floats only
     n.text("round_mode", "up")  # the same
     if data.dtype != object:
-        return data.astype(to.numpy)
+        return convert(data, to)
     if to.numpy.kind != "i":
         raise UnsupportedError(f"a size that depends on the inputs as {to.value}")
     return data
