@@ -71,7 +71,12 @@ def list_jobs(pattern: str) -> list[Job]:
 
 def inputs_of(case: Any) -> list[Any]:
     """The inputs of the test's first data set."""
-    return list(case.data_sets[0][0])
+    return arrays_of(case.data_sets[0][0])
+
+
+def arrays_of(data: Any) -> list[Any]:
+    """The tensors as arrays; some tests hold them as in a file."""
+    return [numpy_helper.to_array(x) if isinstance(x, TensorProto) else x for x in data]
 
 
 def types_of(model: ModelProto) -> set[int]:
@@ -145,7 +150,7 @@ def run(job: Job) -> Outcome:
         return Outcome("unsupported", str(error))
     except Exception as error:
         return Outcome("unclean", f"{type(error).__name__}: {error}")
-    return compare(found, list(job.case.data_sets[0][1]), job.case.rtol, job.case.atol)
+    return compare(found, arrays_of(job.case.data_sets[0][1]), job.case.rtol, job.case.atol)
 
 
 def compare(found: tuple[Any, ...], expected: list[Any], rtol: float, atol: float) -> Outcome:

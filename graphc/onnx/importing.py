@@ -68,10 +68,21 @@ def _read_opset(model: ModelProto) -> int:
     opset: int | None = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None:
         raise FileError("not an ONNX model: it does not say which opset it uses")
+    if 1 <= opset < OLDEST_OPSET and all(_is_unchanged(n.op_type, opset) for n in model.graph.node):
+        return OLDEST_OPSET
     newest = defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise UnsupportedError(f"opset {opset}, expected {OLDEST_OPSET} to {newest}")
     return opset
+
+
+def _is_unchanged(op_type: str, opset: int) -> bool:
+    """Whether the op is in OLDEST_OPSET what it is in this older opset."""
+    try:
+        since: int = defs.get_schema(op_type, OLDEST_OPSET).since_version
+    except defs.SchemaError:
+        return False
+    return since <= opset
 
 
 def _check_signature(node: NodeProto, opset: int) -> None:

@@ -173,8 +173,11 @@ class NodeReader:
 
     def number(self, value: float, like: Value, suffix: str) -> Value:
         """A new scalar parameter of the dtype of `like`."""
-        name = self.scope.new_names.fresh(f"{self.name}.{suffix}")
-        return self.scope.builder.param(name, np.asarray(value, like.type.dtype.numpy), trainable=False)
+        return self.parameter(np.asarray(value, like.type.dtype.numpy), suffix)
+
+    def parameter(self, array: Array, suffix: str) -> Value:
+        """A new parameter with this data, called after the node with `suffix`."""
+        return self.scope.builder.param(self.scope.new_names.fresh(f"{self.name}.{suffix}"), array, trainable=False)
 
     def derive(self, i: int, suffix: str, change: Callable[[Array], Array]) -> Value:
         """Input i, a constant, after `change` as a parameter, called after the constant with `suffix`."""
@@ -188,6 +191,12 @@ class NodeReader:
         """A node between, with a name of its own."""
         name = self.scope.new_names.fresh(f"{self.name}.{op.name}")
         return self._add(op, inputs, name, [name])[0]
+
+    def steps(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """A node between with several results, called after it with .0, .1, ..."""
+        name = self.scope.new_names.fresh(f"{self.name}.{op.name}")
+        names = [self.scope.new_names.fresh(f"{name}.{i}") for i in range(len(infer(op, inputs)))]
+        return self._add(op, inputs, name, names)
 
     def emit(self, op: Op, *inputs: Value) -> None:
         """The node with this one's name and outputs."""

@@ -172,6 +172,12 @@ class AveragePool(SumPool):
 
     name: ClassVar[str] = "average_pool"
     count_padding: bool = False
+    dilation: Pair = (1, 1)
+
+    @property
+    def window(self) -> Window:
+        """The cells that each result is made of."""
+        return Window(self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def eval(self, *arrays: Array) -> Array:
         (x,) = arrays
@@ -183,8 +189,9 @@ class AveragePool(SumPool):
         before, after = self.padding[axis], self.padding[axis + 2]
         low, high = (-before, size + after) if self.count_padding else (0, size)
         positions = dims.evaluate(self.window.count(axis, size), {})
-        start = np.arange(positions) * self.stride[axis] - before
-        return np.asarray(np.minimum(start + self.kernel[axis], high) - np.maximum(start, low))
+        places = (np.arange(positions) * self.stride[axis] - before)[:, None]
+        places = places + np.arange(self.kernel[axis]) * self.dilation[axis]
+        return np.asarray(((places >= low) & (places < high)).sum(axis=1))
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,10 @@ def _count_cells(op: pool.AveragePool, x: Buffer, axis: int, position: Expr) -> 
     """How many rows (columns) the window at this position counts."""
     before, after = op.padding[axis], op.padding[axis + 2]
     low, high = (-before, x.shape[2 + axis] + after) if op.count_padding else (0, x.shape[2 + axis])
-    start = position * op.stride[axis] - before
-    return call("min", start + op.kernel[axis], size(high)) - call("max", start, low)
+    start, step = position * op.stride[axis] - before, op.dilation[axis]
+    first = call("max", (low - start + (step - 1)) // step, 0)
+    behind = call("min", (size(high) - start + (step - 1)) // step, op.kernel[axis])
+    return behind - first
 
 
 def lower_l2_pool(op: pool.L2Pool, x: Buffer, y: Buffer) -> Iterator[Nest]:

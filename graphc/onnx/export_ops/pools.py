@@ -37,8 +37,11 @@ def write_min_pool(n: NodeWriter, op: pool.MinPool) -> None:
 
 
 def write_average_pool(n: NodeWriter, op: pool.AveragePool) -> None:
-    """AveragePool."""
-    n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **_window(n, op))
+    """AveragePool, which knows dilations since opset 19."""
+    attributes = _window(n, op) | ({"dilations": op.dilation} if op.dilation != (1, 1) else {})
+    if "dilations" in attributes and n.opset < 19:
+        raise UnsupportedError(f"dilations need opset 19, got {n.opset}")
+    n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **attributes)
 
 
 def write_l2_pool(n: NodeWriter, op: pool.L2Pool) -> None:

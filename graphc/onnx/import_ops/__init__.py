@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from graphc.onnx.import_ops import (
     activations,
+    convolutions,
     elementwise,
     folding,
     layers,
     norms,
     pools,
+    quantised,
     reductions,
     resizing,
     shapes,
@@ -20,10 +22,12 @@ Handler = Callable[[NodeReader], None]
 
 HANDLERS: dict[str, Handler] = {
     **activations.HANDLERS,
+    **convolutions.HANDLERS,
     **elementwise.HANDLERS,
     **layers.HANDLERS,
     **norms.HANDLERS,
     **pools.HANDLERS,
+    **quantised.HANDLERS,
     **reductions.HANDLERS,
     **resizing.HANDLERS,
     **shapes.HANDLERS,

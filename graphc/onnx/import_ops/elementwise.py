@@ -11,6 +11,9 @@ from graphc.onnx.scope import Mask
 from graphc.onnx.tensors import read_dtype
 from graphc.ops import elementwise
 from graphc.ops.scalar import convert
+from graphc.ops.shape import Expand
+
+FLOAT_MOD_OPSET = 28  # the first in which Mod with fmod=0 takes floats
 
 
 def _unary(op: Op) -> Callable[[NodeReader], None]:
@@ -42,14 +45,15 @@ def read_identity(n: NodeReader) -> None:
 
 
 def read_mod(n: NodeReader) -> None:
-    """Mod: with fmod the remainder has the sign of the dividend, without that of the divisor (for integers alone)."""
+    """Mod: with fmod the remainder has the sign of the dividend, without that of the divisor (NumPy's mod)."""
     a, b = n.value(0), n.value(1)
-    if n.integer("fmod", 0):
+    if n.integer("fmod", 0) or a.type.dtype.is_unsigned:
         return n.emit(elementwise.Fused("fmod(x0, x1)"), a, b)
-    if a.type.dtype.is_float:
-        raise ShapeError(f"fmod=0 wants integers, got {a.type}")
+    if a.type.dtype.is_float and n.opset < FLOAT_MOD_OPSET:
+        raise ShapeError(f"fmod=0 wants integers before opset {FLOAT_MOD_OPSET}, got {a.type}")
     rest = n.step(elementwise.Fused("fmod(x0, x1)"), a, b)
-    moved = "select(logical_and(ne(x0, 0), ne(lt(x0, 0), lt(x1, 0))), (x0 + x1), x0)"
+    zero = "select(lt(x1, 0.0), -abs(x0), abs(x0))" if a.type.dtype.is_float else "x0"
+    moved = f"select(eq(x0, 0), {zero}, select(ne(lt(x0, 0), lt(x1, 0)), (x0 + x1), x0))"
     return n.emit(elementwise.Fused(moved), rest, b)
 
 
@@ -72,9 +76,9 @@ def read_pow(n: NodeReader) -> None:
     """Pow; the exponent may have another dtype than the base."""
     base = n.value(0)
     dtype = base.type.dtype
-    if not dtype.is_float:
-        raise UnsupportedError(f"a power of {dtype.value}, expected floats")
     exponent = n.constant(1)
+    if dtype.is_integer and (n.dtype(1).is_float or n.dtype(1).is_half):
+        return n.emit(elementwise.Fused(f"to_{dtype.value}(pow(to_f64(x0), to_f64(x1)))"), base, n.value(1))
     if n.dtype(1) == dtype:
         return n.emit(elementwise.Pow(), base, n.value(1))
     if exponent is not None:
@@ -88,7 +92,9 @@ def read_clip(n: NodeReader) -> None:
     if n.has("min") or n.has("max"):  # the form of opset 6, which some exporters go on writing
         return n.emit(elementwise.Clip(n.real("min", -np.inf), n.real("max", np.inf)), x)
     given = [i for i in (1, 2) if n.has_input(i)]
-    if all(n.constant(i) for i in given):
+    if not x.type.dtype.is_float and not given:
+        return n.emit(elementwise.Identity(), x)
+    if x.type.dtype.is_float and all(n.constant(i) for i in given):
         lowest, highest = (n.scalar(i, "a bound") if i in given else limit for i, limit in ((1, -np.inf), (2, np.inf)))
         return n.emit(elementwise.Clip(lowest, highest), x)
     for i in given:
@@ -100,14 +106,17 @@ def read_clip(n: NodeReader) -> None:
 
 
 def read_dropout(n: NodeReader) -> None:
-    """Dropout as it is when a network is used: the identity."""
-    ratio = n.real("ratio", 0.5)
+    """Dropout as it is when a network is used: the identity, and a mask that keeps every element."""
+    x, ratio = n.value(0), n.real("ratio", 0.5)
     n.integer("seed", 0)  # of the training that is over
     if n.has_input(1) and n.constant(1) is not None:  # one that is computed changes nothing either
         ratio = n.scalar(1, "ratio")
-    if n.has_input(2) and n.scalar(2, "training_mode"):
-        raise UnsupportedError("training_mode is true")
-    n.emit(elementwise.Dropout(ratio), n.value(0))
+    if n.has_input(2) and n.scalar(2, "training_mode") and ratio:
+        raise UnsupportedError(f"training_mode is true, and drops elements at random with ratio {ratio}")
+    if n.used_outputs > 1:
+        kept = np.array(True) if n.opset >= 10 else np.ones((), x.type.dtype.numpy)
+        n.deliver(1, n.step(Expand(x.type.shape), n.parameter(kept, "kept")))
+    n.emit(elementwise.Dropout(ratio), x)
 
 
 def read_sign(n: NodeReader) -> None:
