@@ -100,10 +100,10 @@ def bind(model: ModelProto, inputs: list[Any], fixed: Callable[[int], bool]) -> 
     changed.CopyFrom(model)
     graph = changed.graph
     chosen = [i for i in range(len(inputs)) if fixed(i)]
-    if not all(isinstance(inputs[i], np.ndarray) and inputs[i].dtype.kind in "fiub" for i in chosen):
+    if not all(isinstance(inputs[i], np.ndarray | np.generic) and inputs[i].dtype.kind in "fiub" for i in chosen):
         return None
     for i in reversed(chosen):
-        graph.initializer.append(numpy_helper.from_array(inputs[i], graph.input[i].name))
+        graph.initializer.append(numpy_helper.from_array(np.asarray(inputs[i]), graph.input[i].name))
         del graph.input[i]
     return changed, [a for i, a in enumerate(inputs) if i not in chosen]
 

@@ -238,6 +238,9 @@ class Builder:
         for v in inputs:
             if v.builder is not self:
                 raise GraphError(f"{op.name} '{name}': input %{v.name} belongs to another network")
+        empty = next((v for v in inputs if v.type.elements == 0), None)
+        if empty is not None and not op.takes_empty:
+            raise ShapeError(f"{op.name} '{name}': expected at least one element, got {empty}")
         try:
             types = op.infer(*(v.type for v in inputs))
         except ShapeError as error:
@@ -302,8 +305,8 @@ class Builder:
         if name in self._names:
             raise GraphError(f"{owner}: the name '{name}' is already used")
         for d in type.shape:
-            if isinstance(d, int) and d < 1:
-                raise ShapeError(f"{owner}: every dim must be at least 1, got {type}")
+            if isinstance(d, int) and d < 0:
+                raise ShapeError(f"{owner}: every dim must be at least 0, got {type}")
         self._names.add(name)
         return Value(name, type, self)
 

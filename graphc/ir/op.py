@@ -23,6 +23,7 @@ class Op(ABC):
     """An operation on tensors. A subclass is a frozen dataclass whose fields are the attributes."""
 
     name: ClassVar[str]
+    takes_empty: ClassVar[bool] = False  # whether an input may have a dim of 0
 
     @abstractmethod
     def infer(self, *types: TensorType) -> TensorType | tuple[TensorType, ...]:

@@ -218,6 +218,13 @@ class NodeReader:
         """The node's only result is this constant."""
         self.bind(Constant(self.scope.names[self.outputs[0]] if self.used_outputs else self.name, _settle(array)))
 
+    def fold_all(self, arrays: Sequence[Array]) -> None:
+        """The node's results are these constants."""
+        self._check_outputs(len(arrays))
+        for output, array in zip(self.outputs, arrays, strict=False):
+            if output:
+                self.scope.define(output, Constant(self.scope.names[output], array))
+
     def bind(self, operand: Operand) -> None:
         """The node's only result is this: nothing is left to compute at run time."""
         self._check_outputs(1)

@@ -18,6 +18,7 @@ class Elementwise(Op):
     """Base of the ops that compute every element from the elements at the same place in their inputs."""
 
     arity: ClassVar[int] = 1
+    takes_empty: ClassVar[bool] = True
 
     def scalar(self, *x: Expr) -> Expr:
         """The result's element from the operands' elements."""

@@ -12,6 +12,14 @@ from graphc.ops.checks import check_inputs
 from graphc.ops.shape import check_axis
 
 
+def limits_of(dtype: "np.dtype[Any]") -> tuple[float, float]:
+    """The least and the greatest number of a dtype."""
+    if dtype.kind == "f":
+        return -np.inf, np.inf
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
 @dataclass(frozen=True)
 class ReduceOp(Op):
     """Base of the reductions: over `axes` (None: all; negative ones count from the end), kept as dims of 1 or dropped.
@@ -46,6 +54,7 @@ class Sum(ReduceOp):
     """The sum over `axes`."""
 
     name: ClassVar[str] = "sum"
+    takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.sum(arrays[0], axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype))
@@ -72,6 +81,7 @@ class Prod(ReduceOp):
     """The product over `axes`."""
 
     name: ClassVar[str] = "prod"
+    takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.prod(arrays[0], axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype))
@@ -79,22 +89,26 @@ class Prod(ReduceOp):
 
 @dataclass(frozen=True)
 class ReduceMax(ReduceOp):
-    """The maximum over `axes`; NaN where there is one."""
+    """The maximum over `axes`; NaN where there is one, and the least number where there is no element."""
 
     name: ClassVar[str] = "reduce_max"
+    takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
-        return np.asarray(np.max(arrays[0], axis=self.axes, keepdims=self.keepdims))
+        least, most = limits_of(arrays[0].dtype)
+        return np.asarray(np.max(arrays[0], axis=self.axes, keepdims=self.keepdims, initial=least))
 
 
 @dataclass(frozen=True)
 class ReduceMin(ReduceOp):
-    """The minimum over `axes`; NaN where there is one."""
+    """The minimum over `axes`; NaN where there is one, and the greatest number where there is no element."""
 
     name: ClassVar[str] = "reduce_min"
+    takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
-        return np.asarray(np.min(arrays[0], axis=self.axes, keepdims=self.keepdims))
+        least, most = limits_of(arrays[0].dtype)
+        return np.asarray(np.min(arrays[0], axis=self.axes, keepdims=self.keepdims, initial=most))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Flatten(Op):
     """x as a matrix [product of the dims before `axis`, product of the others]; a negative axis counts from the end."""
 
     name: ClassVar[str] = "flatten"
+    takes_empty: ClassVar[bool] = True
     axis: int = 1
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -44,12 +45,13 @@ class Reshape(Op):
     """x's elements in row-major order under another `shape`; one dim may be -1: what the others leave."""
 
     name: ClassVar[str] = "reshape"
+    takes_empty: ClassVar[bool] = True
     shape: tuple[DimLike, ...]
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        if any(isinstance(d, int) and d < 1 and d != -1 for d in self.shape) or self.shape.count(-1) > 1:
-            raise ShapeError(f"shape must hold positive dims and at most one -1, got {self.shape}")
+        if any(isinstance(d, int) and d < -1 for d in self.shape) or self.shape.count(-1) > 1:
+            raise ShapeError(f"shape must hold dims of at least 0 and at most one -1, got {self.shape}")
         known = dims.product([d for d in self.shape if d != -1])
         shape = tuple(x.elements // known if d == -1 else d for d in self.shape)
         if not dims.same(dims.product(shape), x.elements):
@@ -66,6 +68,7 @@ class Transpose(Op):
     """x with its dims in another order: dim i of y is dim perm[i] of x."""
 
     name: ClassVar[str] = "transpose"
+    takes_empty: ClassVar[bool] = True
     perm: tuple[int, ...]
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -83,6 +86,7 @@ class Concat(Op):
     """Tensors of one rank that differ at most in dim `axis`, one behind the other along it."""
 
     name: ClassVar[str] = "concat"
+    takes_empty: ClassVar[bool] = True
     axis: int = 1
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -232,12 +236,13 @@ class Expand(Op):
     """
 
     name: ClassVar[str] = "expand"
+    takes_empty: ClassVar[bool] = True
     shape: tuple[DimLike, ...]
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        if any(isinstance(d, int) and d < 1 for d in self.shape):
-            raise ShapeError(f"shape must hold positive dims, got {self.shape}")
+        if any(isinstance(d, int) and d < 0 for d in self.shape):
+            raise ShapeError(f"shape must hold dims of at least 0, got {self.shape}")
         return x.with_shape(*broadcast_shapes([x.shape, self.shape]))
 
     def eval(self, *arrays: Array) -> Array:

@@ -1,11 +1,11 @@
 """Ops that move elements without computing with them, and the first ops of shape arithmetic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.ir import DimLike
+from graphc.ir import DimLike, TensorType
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_tensor
@@ -31,11 +31,9 @@ def read_flatten(n: NodeReader) -> None:
 def read_reshape(n: NodeReader) -> None:
     """Reshape: 0 keeps a dim (unless allowzero), one -1 is inferred; other dims may depend on the inputs' sizes."""
     x, shape, keep = n.value(0), n.dims(1, "the shape"), not n.integer("allowzero", 0)
-    if 0 in shape and not keep:
-        raise UnsupportedError("a shape with 0 elements")
-    if any(d == 0 and i >= x.type.rank for i, d in enumerate(shape)):
+    if any(d == 0 and keep and i >= x.type.rank for i, d in enumerate(shape)):
         raise ShapeError(f"the shape {shape} copies a dim that {x.type} lacks")
-    n.emit(Reshape(tuple(x.type.shape[i] if d == 0 else d for i, d in enumerate(shape))), x)
+    n.emit(Reshape(tuple(x.type.shape[i] if d == 0 and keep else d for i, d in enumerate(shape))), x)
 
 
 def read_squeeze(n: NodeReader) -> None:
@@ -89,9 +87,12 @@ def read_split(n: NodeReader) -> None:
             raise UnsupportedError(f"an equal split of {size}, which depends on the inputs' sizes")
         part = -(-size // parts)
         sizes = (*([part] * (parts - 1)), size - part * (parts - 1))
+    if x.type.elements == 0 and sum(sizes) == x.type.shape[axis]:
+        shape = x.type.static_shape()
+        return n.fold_all([np.zeros((*shape[:axis], s, *shape[axis + 1 :]), x.type.dtype.numpy) for s in sizes])
     if len(sizes) != len(n.outputs):
         raise ShapeError(f"{len(sizes)} parts for {len(n.outputs)} outputs")
-    n.emit(Split(axis, sizes), x)
+    return n.emit(Split(axis, sizes), x)
 
 
 def read_bounds(n: NodeReader) -> tuple[tuple[int, ...], tuple[DimLike, ...], tuple[DimLike, ...], tuple[int, ...]]:
@@ -108,7 +109,23 @@ def read_slice(n: NodeReader) -> None:
     """Slice."""
     x = n.value(0)
     axes, starts, ends, steps = read_bounds(n)
-    n.emit(Slice(tuple(positive_axis(a, x.type.rank) for a in axes), starts, ends, steps), x)
+    axes = tuple(positive_axis(a, x.type.rank) for a in axes)
+    left = _slice_lengths(x.type, axes, starts, ends, steps)
+    if left is not None and 0 in left:  # which graphc's own slice takes for a mistake
+        return n.fold(np.zeros(left, x.type.dtype.numpy))
+    return n.emit(Slice(axes, starts, ends, steps), x)
+
+
+def _slice_lengths(
+    x: TensorType, axes: Sequence[int], starts: Sequence[DimLike], ends: Sequence[DimLike], steps: Sequence[int]
+) -> tuple[int, ...] | None:
+    """The shape of a slice whose sizes and bounds are constant, else None."""
+    shape, bounds = [d for d in x.shape if isinstance(d, int)], [*starts, *ends]
+    if len(shape) < x.rank or not all(isinstance(b, int) for b in bounds) or 0 in steps:
+        return None
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        shape[axis] = len(range(shape[axis])[slice(start, end, step)])
+    return tuple(shape)
 
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
