@@ -1,9 +1,8 @@
 """Each primitive of graphc/ops/scalar.py as LLVM instructions, for scalars and vectors alike."""
 
 from collections.abc import Callable, Sequence
-from math import inf, isnan
+from math import isnan
 
-import numpy as np
 from llvmlite import ir
 
 from graphc.codegen import doublemath, halves, vecmath
@@ -17,9 +16,7 @@ _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT = {"add": "add", "sub": "sub", "mul": "mul", "logical_and": "and_", "logical_or": "or_"}
 
 
-def emit_primitive(
-    b: ir.IRBuilder, fn: str, args: Sequence[ir.Value], dtype: DType | None = None
-) -> ir.Value:
+def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value], dtype: DType | None = None) -> ir.Value:
     """Apply the primitive `fn` to operands of one type (the condition of a select is i1).
 
     `dtype` tells what LLVM's types do not: unsigned integers, and halves, which are bits here.
@@ -43,7 +40,7 @@ def emit_primitive(
     if unsigned and fn in _UNSIGNED:
         return _UNSIGNED[fn](b, *args)
     if fn == "pow" and not floating:
-        return _integer_power(b, *args, signed=not unsigned)
+        return _integer_power(b, args[0], args[1], not unsigned)
     if fn in _OTHERS:
         return _OTHERS[fn](b, *args)
     if fn in vecmath.FUNCTIONS and isinstance(_element(first), ir.FloatType):
@@ -82,13 +79,7 @@ def constant(type: ir.Type, value: float | int) -> ir.Constant:
 
 def identity_of(kind: str, type: ir.Type, dtype: DType) -> ir.Constant:
     """The number that changes nothing in a reduction: 0 for a sum, 1 for a product, the least number for a maximum."""
-    element = type.element if isinstance(type, ir.VectorType) else type
-    if kind in ("sum", "prod"):
-        return constant(type, int(kind == "prod"))
-    if isinstance(element, (ir.FloatType, ir.DoubleType)):
-        return constant(type, -inf if kind == "max" else inf)
-    limits = np.iinfo(dtype.numpy)
-    return constant(type, int(limits.min if kind == "max" else limits.max))
+    return constant(type, int(kind == "prod") if kind in ("sum", "prod") else dtype.limits[kind == "min"])
 
 
 def _element(value: ir.Value) -> ir.Type:

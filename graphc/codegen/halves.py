@@ -1,10 +1,10 @@
-"""f16 and bf16 as bits in integers, to and from float32: LLVM's own conversions call a library where the CPU has none."""
+"""f16 and bf16, as bits in integers, to and from float32. LLVM's own conversions call a library on CPUs without them."""
 
 from collections.abc import Callable
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I16, I32, I64
+from graphc.codegen.blocks import F32, I16, I32
 from graphc.codegen.vecmath import call_intrinsic, from_bits, get_bits, retype, splat
 from graphc.ir import DType
 
@@ -37,7 +37,9 @@ def to_f16(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     last = b.and_(b.lshr(magnitude, splat(bits, 13)), splat(bits, 1))
     rounded = b.add(b.add(b.sub(magnitude, splat(bits, 112 << 23)), splat(bits, 0x0FFF)), last)
     normal = b.lshr(rounded, splat(bits, 13))
-    result = b.select(b.fcmp_ordered("<", call_intrinsic(b, "fabs", x), splat(x, SMALLEST_NORMAL_F16)), subnormal, normal)
+    result = b.select(
+        b.fcmp_ordered("<", call_intrinsic(b, "fabs", x), splat(x, SMALLEST_NORMAL_F16)), subnormal, normal
+    )
     overflows = b.fcmp_unordered(">=", call_intrinsic(b, "fabs", x), splat(x, LEAST_TO_OVERFLOW))  # or is NaN
     result = b.select(overflows, splat(bits, 0x7C00), result)
     result = b.select(b.fcmp_unordered("uno", x, x), splat(bits, 0x7E00), result)

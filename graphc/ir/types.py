@@ -60,6 +60,14 @@ class DType(Enum):
         return self.numpy.kind == "u"
 
     @property
+    def limits(self) -> tuple[float, float] | tuple[int, int]:
+        """The least and the greatest number: infinities of floats, integers of integers."""
+        if not self.is_integer:
+            return -np.inf, np.inf
+        bits = 8 * self.size
+        return (0, 2**bits - 1) if self.is_unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    @property
     def size(self) -> int:
         """Bytes of one element."""
         return self.numpy.itemsize

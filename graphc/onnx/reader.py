@@ -251,7 +251,7 @@ def infer(op: Op, inputs: Sequence[Value]) -> tuple[TensorType, ...]:
 
 def shortest(number: np.generic) -> float:
     """The number with the fewest digits that stand for it: 0.01, not 0.009999999776482582, for a float32."""
-    return float(str(number))
+    return float(number) if isinstance(number, np.bool_) else float(str(number))
 
 
 def _settle(array: Array) -> Array:

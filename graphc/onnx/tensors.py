@@ -47,7 +47,7 @@ def read_dtype(number: int) -> DType:
 
 
 def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
-    """The data as a writable array, f16 and bf16 as float32. External data must lie inside `folder`, the model's own."""
+    """The data as a writable array, f16 and bf16 as float32. External data must lie in `folder`, the model's own."""
     where = f"tensor '{tensor.name}'"
     try:
         dtype = read_dtype(tensor.data_type)

@@ -12,14 +12,6 @@ from graphc.ops.checks import check_inputs
 from graphc.ops.shape import check_axis
 
 
-def limits_of(dtype: "np.dtype[Any]") -> tuple[float, float]:
-    """The least and the greatest number of a dtype."""
-    if dtype.kind == "f":
-        return -np.inf, np.inf
-    limits = np.iinfo(dtype)
-    return int(limits.min), int(limits.max)
-
-
 @dataclass(frozen=True)
 class ReduceOp(Op):
     """Base of the reductions: over `axes` (None: all; negative ones count from the end), kept as dims of 1 or dropped.
@@ -95,7 +87,7 @@ class ReduceMax(ReduceOp):
     takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
-        least, most = limits_of(arrays[0].dtype)
+        least = DType.of(arrays[0].dtype).limits[0]
         return np.asarray(np.max(arrays[0], axis=self.axes, keepdims=self.keepdims, initial=least))
 
 
@@ -107,7 +99,7 @@ class ReduceMin(ReduceOp):
     takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
-        least, most = limits_of(arrays[0].dtype)
+        most = DType.of(arrays[0].dtype).limits[1]
         return np.asarray(np.min(arrays[0], axis=self.axes, keepdims=self.keepdims, initial=most))
 
 

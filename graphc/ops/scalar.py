@@ -199,17 +199,17 @@ def convert(x: Any, to: DType) -> Array:
     x = np.asarray(x)
     if DType.of(x.dtype).is_half:
         x = x.astype(np.float32)  # exact
-    if to.is_integer and DType.of(x.dtype).is_float:
-        limits = np.iinfo(to.numpy)
-        bounds = -(2.0 ** (limits.bits - 1)) if limits.min else 0.0, 2.0 ** (limits.bits - (limits.min < 0))
-        whole = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
-        inside = np.where((whole > bounds[0]) & (whole < bounds[1]), whole, 0.0).astype(to.numpy)
-        return np.asarray(np.where(whole >= bounds[1], limits.max, np.where(whole <= bounds[0], limits.min, inside)))
+    if to.is_integer and x.dtype.kind == "f":
+        least, most = to.limits
+        whole = np.trunc(np.where(np.isnan(x), 0.0, x.astype(np.float64)))
+        above, below = whole >= most, whole <= least  # float64 may hold `most` + 1 alone
+        inside = np.where(above | below, 0.0, whole).astype(to.numpy)
+        return np.asarray(np.where(above, most, np.where(below, least, inside)).astype(to.numpy))
     if to.is_half and x.dtype.kind in "iu":
         x = x.astype(np.float64)
     if to == DType.BF16 and x.dtype == np.float64:
         x = _round_to_odd(x)
-    return x.astype(to.numpy)
+    return np.asarray(x.astype(to.numpy))
 
 
 def _round_to_odd(x: Array) -> Array:

@@ -209,7 +209,11 @@ class Pad(Op):
             raise ShapeError(f"padding must be {2 * x.rank} integers of at least 0 for x {x}, got {self.padding}")
         if self.mode not in PAD_MODES:
             raise ShapeError(f"mode must be one of {', '.join(PAD_MODES)}, got {self.mode!r}")
-        if self.mode == "constant" and not x.dtype.is_float and self.value != (0 if x.dtype.is_half else int(self.value)):
+        if (
+            self.mode == "constant"
+            and not x.dtype.is_float
+            and self.value != (0 if x.dtype.is_half else int(self.value))
+        ):
             wanted = "0" if x.dtype.is_half else "an integer"
             raise ShapeError(f"value must be {wanted} for x {x}, got {self.value}")
         for d, (before, after) in zip(x.shape, self.pairs(), strict=True):

@@ -6,9 +6,6 @@ that do not lie together reduces the last ones first.
 """
 
 from collections.abc import Callable, Generator, Iterator
-from math import inf
-
-import numpy as np
 
 from graphc.codegen.layout import DENSE
 from graphc.codegen.lowering.shape import unravel
@@ -123,7 +120,4 @@ def identity_of(kind: str, dtype: DType) -> Lit:
     if kind in ("sum", "prod"):
         one = kind == "prod"
         return Lit(float(one) if dtype.is_float else int(one))
-    if dtype.is_float:
-        return Lit(-inf if kind == "max" else inf)
-    limits = np.iinfo(dtype.numpy)
-    return Lit(int(limits.min if kind == "max" else limits.max))
+    return Lit(dtype.limits[kind == "min"])

@@ -106,17 +106,30 @@ def read_clip(n: NodeReader) -> None:
 
 
 def read_dropout(n: NodeReader) -> None:
-    """Dropout as it is when a network is used: the identity, and a mask that keeps every element."""
-    x, ratio = n.value(0), n.real("ratio", 0.5)
-    n.integer("seed", 0)  # of the training that is over
+    """Dropout as it is when a network is used: the identity, and a mask that keeps every element.
+
+    In training mode the mask is that of ONNX's reference for the node's seed, the same in each run.
+    """
+    x, ratio, seed = n.value(0), n.real("ratio", 0.5), n.integer("seed", 0)
     if n.has_input(1) and n.constant(1) is not None:  # one that is computed changes nothing either
         ratio = n.scalar(1, "ratio")
     if n.has_input(2) and n.scalar(2, "training_mode") and ratio:
-        raise UnsupportedError(f"training_mode is true, and drops elements at random with ratio {ratio}")
+        return _emit_training_dropout(n, x, ratio, seed)
     if n.used_outputs > 1:
         kept = np.array(True) if n.opset >= 10 else np.ones((), x.type.dtype.numpy)
         n.deliver(1, n.step(Expand(x.type.shape), n.parameter(kept, "kept")))
-    n.emit(elementwise.Dropout(ratio), x)
+    return n.emit(elementwise.Dropout(ratio), x)
+
+
+def _emit_training_dropout(n: NodeReader, x: Value, ratio: float, seed: int) -> None:
+    shape = [d for d in x.type.shape if isinstance(d, int)]
+    if not n.has("seed") or len(shape) < x.type.rank:
+        raise UnsupportedError(f"training_mode is true; only with a seed, for x of constant shape, got {x.type}")
+    mask = np.random.RandomState(seed).uniform(0, 1, shape) >= ratio
+    kept = n.parameter(mask, "kept")
+    if n.used_outputs > 1:
+        n.deliver(1, n.step(elementwise.Identity(), kept))
+    n.emit(elementwise.Fused(f"select(x1, (x0 * {1 / (1 - ratio)!r}), 0.0)"), x, kept)
 
 
 def read_sign(n: NodeReader) -> None:

@@ -1,5 +1,5 @@
-"""Windows over one, two or three spatial dims. graphc's own have two: a line is an image of one row, and a volume is cut
-into planes."""
+"""Windows over one, two or three spatial dims. graphc's own have two: a line becomes an image of one row, and a volume
+is cut into planes."""
 
 from dataclasses import dataclass
 

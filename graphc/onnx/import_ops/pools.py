@@ -94,9 +94,7 @@ def read_average_pool(n: NodeReader) -> None:
     ceil_mode, count_padding = bool(n.integer("ceil_mode", 0)), bool(n.integer("count_include_pad", 0))
 
     def make(window: Plane) -> Op:
-        return pool.AveragePool(
-            window.kernel, window.stride, window.padding, ceil_mode, count_padding, window.dilation
-        )
+        return pool.AveragePool(window.kernel, window.stride, window.padding, ceil_mode, count_padding, window.dilation)
 
     _emit_pool(n, x, read_frame(n, x), make)
 

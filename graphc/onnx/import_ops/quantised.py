@@ -5,8 +5,6 @@ Products of integers are summed in float64, which is exact up to 2^53 whatever k
 
 from collections.abc import Callable
 
-import numpy as np
-
 from graphc.errors import UnsupportedError
 from graphc.ir import DType, Value
 from graphc.onnx.import_ops.convolutions import convolve
@@ -23,16 +21,18 @@ STORED = (DType.I8, DType.U8, DType.I16, DType.U16)  # what numbers are quantise
 
 def _saturate(value: str, to: DType, zero: str | None) -> str:
     """The expression that rounds `value`, half to even, adds the zero point and cuts the sum to the range of `to`."""
-    limits = np.iinfo(to.numpy)
+    least, most = to.limits
     shifted = f"round({value})" if zero is None else f"(round({value}) + to_f32({zero}))"
-    return f"to_{to.value}(max(min({shifted}, {float(limits.max)!r}), {float(limits.min)!r}))"
+    return f"to_{to.value}(max(min({shifted}, {float(most)!r}), {float(least)!r}))"
 
 
 def _stored_type(n: NodeReader, i: int, default: DType) -> DType:
     """The type of the zero point that is input i, or `default`; UnsupportedError if it is not one of STORED."""
     found = n.dtype(i) if n.has_input(i) else default
     if found not in STORED:
-        raise UnsupportedError(f"quantisation to {found.value}; only {', '.join(t.value for t in STORED)} are supported")
+        raise UnsupportedError(
+            f"quantisation to {found.value}; only {', '.join(t.value for t in STORED)} are supported"
+        )
     return found
 
 

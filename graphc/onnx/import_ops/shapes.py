@@ -120,11 +120,13 @@ def _slice_lengths(
     x: TensorType, axes: Sequence[int], starts: Sequence[DimLike], ends: Sequence[DimLike], steps: Sequence[int]
 ) -> tuple[int, ...] | None:
     """The shape of a slice whose sizes and bounds are constant, else None."""
-    shape, bounds = [d for d in x.shape if isinstance(d, int)], [*starts, *ends]
-    if len(shape) < x.rank or not all(isinstance(b, int) for b in bounds) or 0 in steps:
+    shape = [d for d in x.shape if isinstance(d, int)]
+    if len(shape) < x.rank or 0 in steps:
         return None
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        shape[axis] = len(range(shape[axis])[slice(start, end, step)])
+        if not isinstance(start, int) or not isinstance(end, int):
+            return None
+        shape[axis] = len(range(shape[axis])[start:end:step])
     return tuple(shape)
 
 
