@@ -266,15 +266,36 @@ FUSED = (  # with the dtypes of x0, x1, ...: what the import of ONNX writes and 
     ("to_f32(x0)", "bool"),
     ("to_f32(ne(x0, x0))", "f32"),
     ("eq(abs(x0), inf)", "f32"),
+    ("to_u8(max(min((round(x0) + to_f32(x1)), 255.0), 0.0))", "f32 u8"),
+    ("to_i8(max(min((round(x0) + to_f32(x1)), 127.0), -128.0))", "f32 i8"),
+    ("(to_f32((to_i32(x0) - to_i32(x1))) * 0.5)", "u8 u8"),
+    ("(x0 / x1)", "u32 u32"),
+    ("(x0 - x1)", "u64 u64"),
+    ("to_u16(x0)", "i32"),
+    ("to_i16(x0)", "u8"),
+    ("to_f32(x0)", "u64"),
+    ("lt(x0, x1)", "u8 u8"),
+    ("eq(x0, x1)", "i8 i8"),
+    ("max(x0, x1)", "u64 u64"),
+    ("min(x0, x1)", "u8 u8"),
+    ("select(gt(x0, 0), 1, select(lt(x0, 0), -1, x0))", "i8"),
+    ("to_f16(x0)", "f32"),
+    ("to_f16(x0)", "i32"),
+    ("to_f32(x0)", "f16"),
+    ("to_i32(x0)", "f16"),
+    ("(exp(x0) + erf(x1))", "f64 f64"),
+    ("(tanh(x0) * log((abs(x1) + 1.0)))", "f64 f64"),
 )
 
 
 def anything(dtype: DType) -> Data:
-    """Floats, small integers without 0 (a division by which ONNX leaves open), or booleans."""
+    """Floats, small integers without 0 (a division by which ONNX leaves open; unsigned: up to 199), or booleans."""
     if dtype == DType.BOOL:
         return lambda rng, shape: rng.integers(0, 2, shape).astype(np.bool_)
-    if dtype.is_float:
+    if dtype.is_float or dtype.is_half:
         return lambda rng, shape: (3 * normal(rng, shape)).astype(dtype.numpy)
+    if dtype.is_unsigned:
+        return lambda rng, shape: rng.integers(1, 200, shape).astype(dtype.numpy)
     return lambda rng, shape: (rng.choice([-1, 1], shape) * rng.integers(1, 9, shape)).astype(dtype.numpy)
 
 

@@ -1,4 +1,4 @@
-"""f16 and bf16, as bits in integers, to and from float32. LLVM's own conversions call a library on CPUs without them."""
+"""f16 and bf16, as bits in integers, to and from float32: LLVM's own conversions are library calls on older CPUs."""
 
 from collections.abc import Callable
 

@@ -182,13 +182,12 @@ def _div(a: Any, b: Any) -> Array:
 def _pow(a: Any, b: Any) -> Array:
     """a**b; of integers modulo 2^bits, where a negative b gives 1/a rounded towards zero, and 0 for a = 0."""
     dtype = np.result_type(a, b)
-    if dtype.kind == "f":
+    if dtype.kind != "i":
         return np.asarray(np.power(a, b))
-    base, negative = np.asarray(a, dtype), np.less(b, 0)
-    result = np.power(base, np.where(negative, 0, b).astype(dtype))
-    sign = np.where(np.equal(base, 1), 1, np.where(np.asarray(b) % 2 == 0, 1, -1)) if dtype.kind == "i" else 1
-    inverse = np.where(np.abs(base) == 1, sign, 0)
-    return np.asarray(np.where(negative, inverse, result).astype(dtype))
+    negative = np.less(b, 0)
+    result = np.power(np.asarray(a, dtype), np.where(negative, 0, b).astype(dtype))
+    inverse = np.where(np.equal(a, 1), 1, np.where(np.equal(a, -1), 1 - 2 * (np.asarray(b) & 1), 0))
+    return np.asarray(np.where(negative, inverse.astype(dtype), result))
 
 
 def convert(x: Any, to: DType) -> Array:
