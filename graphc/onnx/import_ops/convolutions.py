@@ -24,9 +24,9 @@ from graphc.ops.shape import Pad, Reshape, Slice, Transpose
 
 def _read_kernel(n: NodeReader, x: Value, weight: Value) -> Ints:
     """The kernel's size from the weights, which `kernel_shape` may repeat."""
-    count_dims(x)
     if weight.type.rank != x.type.rank:
         raise ShapeError(f"expected weights of rank {x.type.rank} for {x.type}, got {weight.type}")
+    count_dims(x)
     kernel = weight.type.static_shape()[2:]
     if n.integers("kernel_shape", kernel) != kernel:
         raise ShapeError(f"kernel_shape {list(n.integers('kernel_shape'))} is not that of the weights {weight.type}")
