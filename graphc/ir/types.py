@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-import ml_dtypes
 import numpy as np
 
 from graphc.errors import ShapeError
@@ -37,7 +36,12 @@ class DType(Enum):
     @property
     def numpy(self) -> "np.dtype[np.generic]":
         """The NumPy dtype of the same elements."""
-        return np.dtype(_NUMPY[self])
+        if self == DType.BF16:
+            from ml_dtypes import bfloat16  # here: graphc.runtime.load needs NumPy alone
+
+            numpy_type: np.dtype[np.generic] = np.dtype(bfloat16)
+            return numpy_type
+        return np.dtype(_NAMES[self])
 
     @property
     def is_float(self) -> bool:
@@ -52,12 +56,12 @@ class DType(Enum):
     @property
     def is_integer(self) -> bool:
         """Whether this is an integer type; bool is none."""
-        return self.numpy.kind in "iu"
+        return "int" in _NAMES[self]
 
     @property
     def is_unsigned(self) -> bool:
         """Whether this is an integer type without negative numbers."""
-        return self.numpy.kind == "u"
+        return _NAMES[self].startswith("uint")
 
     @property
     def limits(self) -> tuple[float, float] | tuple[int, int]:
@@ -75,27 +79,17 @@ class DType(Enum):
     @staticmethod
     def of(dtype: "np.dtype[np.generic] | type[np.generic]") -> "DType":
         """The DType of a NumPy dtype; ShapeError if there is none."""
-        for name, numpy_type in _NUMPY.items():
-            if np.dtype(dtype) == np.dtype(numpy_type):
-                return name
-        raise ShapeError(f"dtype: expected one of {', '.join(str(np.dtype(t)) for t in _NUMPY.values())}, got {dtype}")
+        for found, name in _NAMES.items():
+            if np.dtype(dtype).name == name and np.dtype(dtype).isnative:
+                return found
+        raise ShapeError(f"dtype: expected one of {', '.join(_NAMES.values())}, got {dtype}")
 
 
-_NUMPY: dict[DType, type[np.generic]] = {
-    DType.F32: np.float32,
-    DType.F64: np.float64,
-    DType.F16: np.float16,
-    DType.BF16: ml_dtypes.bfloat16,
-    DType.I8: np.int8,
-    DType.I16: np.int16,
-    DType.I32: np.int32,
-    DType.I64: np.int64,
-    DType.U8: np.uint8,
-    DType.U16: np.uint16,
-    DType.U32: np.uint32,
-    DType.U64: np.uint64,
-    DType.BOOL: np.bool_,
-}
+_NAMES = {  # as NumPy calls them
+    DType.F32: "float32", DType.F64: "float64", DType.F16: "float16", DType.BF16: "bfloat16",
+    DType.I8: "int8", DType.I16: "int16", DType.I32: "int32", DType.I64: "int64",
+    DType.U8: "uint8", DType.U16: "uint16", DType.U32: "uint32", DType.U64: "uint64", DType.BOOL: "bool",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
