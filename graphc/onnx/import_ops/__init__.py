@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 from graphc.onnx.import_ops import (
     activations,
+    einsum,
     elementwise,
     folding,
+    indexing,
     layers,
+    losses,
     norms,
     pools,
     reductions,
@@ -20,8 +23,11 @@ Handler = Callable[[NodeReader], None]
 
 HANDLERS: dict[str, Handler] = {
     **activations.HANDLERS,
+    **einsum.HANDLERS,
     **elementwise.HANDLERS,
+    **indexing.HANDLERS,
     **layers.HANDLERS,
+    **losses.HANDLERS,
     **norms.HANDLERS,
     **pools.HANDLERS,
     **reductions.HANDLERS,

@@ -127,6 +127,7 @@ FOLDERS: dict[str, Callable[[NodeReader], Array]] = {
     "Mul": _arithmetic(np.multiply),
     "Div": _arithmetic(_divide),
     "Mod": _fold_mod,
+    "Neg": _arithmetic(np.negative),
     "Max": _extreme(dims.maximum, np.maximum),
     "Min": _extreme(dims.minimum, np.minimum),
     "Floor": _arithmetic(np.floor),

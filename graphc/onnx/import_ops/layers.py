@@ -12,7 +12,6 @@ from graphc.ops.conv import Conv2d
 from graphc.ops.conv_transpose import ConvTranspose2d
 from graphc.ops.elementwise import Add, Mul
 from graphc.ops.linear import Linear, MatMul
-from graphc.ops.loss import SoftmaxCrossEntropy
 from graphc.ops.norm import BatchNorm, LocalResponseNorm
 from graphc.ops.shape import Flatten, Reshape, Transpose
 from graphc.ops.softmax import LogSoftmax, Softmax
@@ -144,13 +143,6 @@ def _softmax(op: type[Softmax] | type[LogSoftmax]) -> Callable[[NodeReader], Non
     return read
 
 
-def read_cross_entropy(n: NodeReader) -> None:
-    """SoftmaxCrossEntropyLoss with its plain mean."""
-    if n.text("reduction", "mean") != "mean" or n.has_input(2) or n.has("ignore_index"):
-        raise UnsupportedError("only the mean over all labels, without weights or ignore_index, is supported")
-    n.emit(SoftmaxCrossEntropy(), n.value(0), n.value(1))
-
-
 HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Conv": read_conv,
     "ConvTranspose": read_conv_transpose,
@@ -160,5 +152,4 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "LRN": read_lrn,
     "Softmax": _softmax(Softmax),
     "LogSoftmax": _softmax(LogSoftmax),
-    "SoftmaxCrossEntropyLoss": read_cross_entropy,
 }
