@@ -55,42 +55,28 @@ class GridSample(Op):
         for cells in product(range(len(taps)), repeat=len(spatial)):
             weight, inside, index = np.ones_like(places[0]), np.asarray(True), []
             for low, share, cell, d in zip(lows, shares, cells, spatial, strict=True):
-                i = self._cell(low + taps[cell], d)
+                i = self._cell(low.astype(np.int64) + taps[cell], d)
                 inside = inside & (i >= 0) & (i < d)
                 weight = weight * share[cell]
-                index.append(np.clip(i, 0, d - 1).astype(np.int64))
+                index.append(np.clip(i, 0, d - 1))
             y += np.where(inside, weight, 0)[..., None] * np.moveaxis(x, 1, -1)[rows, *index]
         return np.ascontiguousarray(np.moveaxis(y, -1, 1))
 
-    def edges(self, d: float) -> tuple[float, float]:
-        """Where the image ends, in pixels."""
-        return (0.0, d - 1.0) if self.align_corners else (-0.5, d - 0.5)
-
     def _place(self, g: Array, d: int) -> Array:
-        """The place in pixels, moved into the image as the padding says."""
+        """The place in pixels."""
         place = (g + 1) * ((d - 1) / 2) if self.align_corners else ((g + 1) * d - 1) / 2
-        if self.mode == "nearest":
-            place = np.rint(place)
-        low, high = self.edges(d)
-        outside = (place < low) | (place > high)
-        if self.padding == "border":
-            place = np.where(outside, np.clip(place, 0, d - 1), place)
-        elif self.padding == "reflection":
-            place = np.where(outside, reflect(place, low, high), place)
-        return place.astype(g.dtype)
+        return (np.rint(place) if self.mode == "nearest" else place).astype(g.dtype)
 
     def _cell(self, i: Array, d: int) -> Array:
         """The pixel that stands for pixel i, which may lie outside."""
         if self.padding == "border":
-            return np.clip(i, 0, d - 1)
-        return np.where((i < 0) | (i >= d), reflect(i, *self.edges(d)), i) if self.padding == "reflection" else i
-
-
-def reflect(place: Array, low: float, high: float) -> Array:
-    """The place mirrored at both edges as often as it takes."""
-    period = max(2 * (high - low), 1.0)  # of a single pixel between its centres there is nothing to mirror
-    far = np.abs(place - low) % period
-    return low + np.minimum(far, period - far) if high > low else np.full_like(place, low)
+            return np.asarray(np.clip(i, 0, d - 1))
+        if self.padding == "zeros":
+            return i
+        if self.align_corners:  # ... 2 1 0 1 2 ..., with period 2d - 2; a single pixel repeats
+            period = max(2 * d - 2, 1)
+            return np.asarray(np.minimum(i % period, period - i % period) if d > 1 else np.zeros_like(i))
+        return np.asarray(np.minimum(i % (2 * d), 2 * d - 1 - i % (2 * d)))  # ... 1 0 0 1 2 ...
 
 
 def weigh(mode: str, t: Array) -> list[Array]:

@@ -34,26 +34,10 @@ def lower_grid_sample(op: GridSample, x: Buffer, grid: Buffer, y: Buffer) -> Ite
 
 
 def locate(op: GridSample, g: Expr, d: DimLike) -> Expr:
-    """Where in an image of d pixels a number of the grid lies, moved into it as the padding says."""
+    """Where in an image of d pixels a number of the grid lies."""
     pixels = to_float(size(d), g.dtype)
     place = (g + 1.0) * ((pixels - 1.0) * 0.5) if op.align_corners else ((g + 1.0) * pixels - 1.0) * 0.5
-    if op.mode == "nearest":
-        place = call("round", place)
-    low = 0.0 if op.align_corners else -0.5
-    high = pixels - (1.0 + low)
-    outside = call("logical_or", call("lt", place, low), call("gt", place, high))
-    if op.padding == "border":
-        return call("select", outside, call("min", call("max", place, 0.0), pixels - 1.0), place)
-    return call("select", outside, mirror(place, low, high), place) if op.padding == "reflection" else place
-
-
-def mirror(place: Expr, low: float, high: Expr) -> Expr:
-    """The place mirrored at both edges as often as it takes."""
-    span = high - low
-    period = call("max", span * 2.0, 1.0)
-    far = call("abs", place - low)
-    far = far - call("floor", far / period) * period
-    return call("min", call("min", far, period - far), span) + low
+    return call("round", place) if op.mode == "nearest" else place
 
 
 def find_cell(op: GridSample, i: Expr, d: DimLike) -> Expr:

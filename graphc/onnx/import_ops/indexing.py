@@ -8,6 +8,7 @@ from graphc.errors import ShapeError, UnsupportedError
 from graphc.ir import DType, Value
 from graphc.onnx.import_ops.shapes import FOLDED_ELEMENTS, positive_axis
 from graphc.onnx.reader import NodeReader
+from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_dtype
 from graphc.ops.elementwise import Fused
 from graphc.ops.index import Gather, GatherElements, GatherND, Positions, ScatterElements, ScatterND
@@ -60,6 +61,24 @@ def positions(n: NodeReader, x: Value, axis: int) -> Value:
     """0, 1, 2, ... along the axis of a tensor of x's rank, all its other dims 1."""
     found = n.step(Positions(axis), x)
     return n.step(Reshape((*found.type.shape, *[1] * (x.type.rank - 1 - axis))), found)
+
+
+def read_range(n: NodeReader) -> None:
+    """Range between constants, or from 0 up to a size that is a dim of some value."""
+    known = [n.constant(i) for i in range(3)]
+    if None not in known:
+        low, high, stride = (c.array.reshape(()) for c in known if c is not None)
+        count = max(0, int(np.ceil((high - low) / stride)))
+        if count > FOLDED_ELEMENTS:
+            raise UnsupportedError(f"a range of {count} numbers, at most {FOLDED_ELEMENTS} are supported")
+        return n.fold(np.asarray(low + np.arange(count) * stride, low.dtype))
+    if not all(isinstance(n.operand(i), Constant) for i in range(3)):
+        raise UnsupportedError("its inputs must be constants or shapes")
+    (start,), (limit,), (step,) = (n.dims(i, "the range") for i in range(3))
+    found = next(((v, v.type.shape.index(limit)) for v in n.scope.by_shape.values() if limit in v.type.shape), None)
+    if (start, step) != (0, 1) or found is None:
+        raise UnsupportedError(f"a range from {start} to {limit} by {step}; only 0 to a dim, by 1, is supported")
+    return n.emit(Positions(found[1]), found[0])
 
 
 def read_trilu(n: NodeReader) -> None:
@@ -163,6 +182,7 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "ScatterND": lambda n: n.emit(ScatterND(n.text("reduction", "none")), n.value(0), n.value(1), n.value(2)),
     "TopK": read_top_k,
     "CumSum": read_cum_sum,
+    "Range": read_range,
     "Trilu": read_trilu,
     "EyeLike": read_eye_like,
     "OneHot": read_one_hot,
