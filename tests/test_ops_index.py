@@ -97,6 +97,7 @@ def test_top_k_orders_equal_elements_by_index() -> None:
 def test_cum_sum(exclusive: bool, reverse: bool) -> None:
     check_lowering(ops.CumSum(1, exclusive, reverse), draw(3, 5, 4))
     check_lowering(ops.CumSum(-1, exclusive, reverse), indices(-9, 9, 3, 1))
+    check_lowering(ops.CumSum(1, exclusive, reverse), indices(-9, 9, 2, 150), types=[parse_type("i64[N,W]")])
     x, expected = np.array([1, 2, 3]), [1, 3, 6]
     if reverse:
         expected = [6, 5, 3]

@@ -1,12 +1,18 @@
-"""Loop nests of the ops that go along one axis in order. Both compare or add every element with every other."""
+"""Loop nests of the ops that go along one axis in order.
+
+TopK compares every element with every other one: n^2 comparisons, which vectors do side by side and threads share. For
+the thousands of classes or boxes that networks choose from that is less than the layers before it take.
+"""
 
 from collections.abc import Iterator
 
 from graphc.codegen.lowering.shape import merge_around
 from graphc.codegen.nest import Buffer, Nest, Var, loop_vars, pointwise, total
-from graphc.ir import DType, TensorType
+from graphc.ir import DimLike, DType, TensorType, dims
 from graphc.ops.order import CumSum, TopK
-from graphc.ops.scalar import Expr, call
+from graphc.ops.scalar import Expr, Lit, call
+
+BLOCK = 64  # elements of a running sum that are added anew for each; sums of 4096 then take as long in and over blocks
 
 
 def lower_top_k(op: TopK, x: Buffer, values: Buffer, indices: Buffer) -> Iterator[Nest]:
@@ -40,13 +46,29 @@ def is_larger(a: Expr, b: Expr) -> Expr:
 
 
 def lower_cum_sum(op: CumSum, x: Buffer, y: Buffer) -> Iterator[Nest]:
+    """Sums over blocks, their running sums, and within its block each element's: n * BLOCK additions."""
     (x, y), axis = merge_around(op.axis, x, y)
-    j = Var("s", x.shape[axis])
+    d = x.shape[axis]
     compare = ("gt" if op.exclusive else "ge") if op.reverse else ("lt" if op.exclusive else "le")
     zero = 0.0 if x.type.dtype.is_float else 0
 
+    def running(source: Buffer, how: str, at: tuple[Expr, ...], first: Expr, count: DimLike) -> Expr:
+        """The sum over `count` elements from `first` on of those before (behind, up to) position at[axis]."""
+        (s,) = loop_vars("s", (count,))
+        element = source.get(*at[:axis], first + s, *at[axis + 1 :], fill=zero)
+        return total(call("select", call(how, first + s, at[axis]), element, zero), s)
+
+    if isinstance(d, int) and d <= BLOCK:
+        yield pointwise(y, lambda *at: running(x, compare, at, Lit(0), d))
+        return
+    shape = *x.shape[:axis], dims.ceil_div(d, BLOCK), *x.shape[axis + 1 :]
+    blocks, before = (y.temporary(name, y.type.with_shape(*shape)) for name in ("blocks", "before"))
+    (t,) = loop_vars("t", (BLOCK,))
+    yield pointwise(blocks, lambda *at: total(x.get(*at[:axis], at[axis] * BLOCK + t, *at[axis + 1 :], fill=zero), t))
+    yield pointwise(before, lambda *at: running(blocks, "gt" if op.reverse else "lt", at, Lit(0), shape[axis]))
+
     def value(*at: Expr) -> Expr:
-        element = x[*at[:axis], j, *at[axis + 1 :]]
-        return total(call("select", call(compare, j, at[axis]), element, zero), j)
+        block = at[axis] // BLOCK
+        return before[*at[:axis], block, *at[axis + 1 :]] + running(x, compare, at, block * BLOCK, BLOCK)
 
     yield pointwise(y, value)
