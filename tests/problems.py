@@ -1,78 +1,35 @@
 """Problems for executors: for every op, how to draw its attributes and the types and data of its inputs.
 
-A `Problem` is one op over symbolic sizes. `PROBLEMS` maps an op's name to a hypothesis strategy; test_executors.py runs
-each through the NumPy reference in float64, the compiled code and ONNX Runtime. Sizes are odd as often as even, batches
-have one to three images.
+`PROBLEMS` maps an op's name to a hypothesis strategy; test_executors.py runs each through the NumPy reference in
+float64, the compiled code and ONNX Runtime. Sizes are odd as often as even, batches have one to three images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+from index_problems import INDEX_PROBLEMS
+from problem import (
+    SINGLE_ROUNDING,
+    SUMS,
+    Data,
+    H,
+    Input,
+    N,
+    Problem,
+    W,
+    anything,
+    below,
+    image,
+    normal,
+    pairs,
+    positive,
+    shapes4,
+    weight,
+)  # fmt: skip
 
 from graphc import ops
-from graphc.ir import Array, Builder, DType, Graph, Op, TensorType, Value, dims, f32
-
-N, H, W = (dims.symbol(s) for s in "NHW")
-Data = Callable[[np.random.Generator, tuple[int, ...]], Array]
-SINGLE_ROUNDING = 1e-6  # ops that compute each element from few others
-SUMS = 1e-5  # ops that add up to a few thousand products in float32
-
-
-def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return rng.standard_normal(shape).astype(np.float32)
-
-
-def positive(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return rng.uniform(0.1, 3, shape).astype(np.float32)
-
-
-def below(count: int) -> Data:
-    return lambda rng, shape: rng.integers(0, count, shape)
-
-
-@dataclass(frozen=True)
-class Input:
-    """One operand: its type over N, H and W, its data, and whether it is a parameter of the graph."""
-
-    type: TensorType
-    data: Data = normal
-    param: bool = False
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One op with its operands. `tolerance` is a share of the largest element."""
-
-    op: Op
-    inputs: tuple[Input, ...]
-    tolerance: float = SINGLE_ROUNDING
-    least_size: int = 1
-
-    def build(self, seed: int = 0) -> Graph:
-        """The graph of this one op."""
-        net, rng = Builder("problem"), np.random.default_rng(seed)
-        values: list[Value] = []
-        for i, x in enumerate(self.inputs):
-            if x.param:
-                values.append(net.param(f"p{i}", x.data(rng, x.type.static_shape())))
-            else:
-                values.append(net.input(f"x{i}", x.type))
-        return net.build(*net.add(self.op, tuple(values), "y"))
-
-    def arrays(self, sizes: dict[str, int], seed: int = 0) -> list[Array]:
-        """Data for the inputs at these sizes."""
-        rng = np.random.default_rng(seed)
-        return [x.data(rng, tuple(dims.evaluate(d, sizes) for d in x.type.shape)) for x in self.inputs if not x.param]
-
-
-def image(channels: int, data: Data = normal) -> Input:
-    return Input(f32(N, channels, H, W), data)
-
-
-def weight(*shape: int, data: Data = normal) -> Input:
-    return Input(f32(*shape), data, param=True)
+from graphc.ir import Array, DType, Op, TensorType, f32
 
 
 def elementwise(op: Op, data: Data = normal, tolerance: float = SINGLE_ROUNDING) -> st.SearchStrategy[Problem]:
@@ -87,7 +44,6 @@ def broadcast(draw: st.DrawFn, op: Op, left: Data = normal, right: Data = normal
     return Problem(op, (a, b) if draw(st.booleans()) or left is not right else (b, a))
 
 
-pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 padding4 = st.tuples(*[st.integers(0, 2)] * 4)
 EPILOGUES = (None, "max(x0, 0.0)", "max((x0 + x1), 0.0)", "(tanh(x0) * x1)")
 
@@ -190,14 +146,6 @@ def max_unpool(draw: st.DrawFn) -> Problem:
     return Problem(ops.MaxUnpool(kernel, kernel, like=like), operands)
 
 
-@st.composite
-def shapes4(
-    draw: st.DrawFn, make: Callable[[st.DrawFn, int], Op], tolerance: float = SINGLE_ROUNDING, least_size: int = 1
-) -> Problem:
-    c = draw(st.integers(1, 5))
-    return Problem(make(draw, c), (image(c),), tolerance, least_size)
-
-
 def _slice(draw: st.DrawFn, c: int) -> Op:
     axes = draw(st.sampled_from([(2,), (3,), (2, 3)]))
     steps = tuple(draw(st.integers(1, 3)) for _ in axes)
@@ -286,17 +234,6 @@ FUSED = (  # with the dtypes of x0, x1, ...: what the import of ONNX writes and 
     ("(exp(x0) + erf(x1))", "f64 f64"),
     ("(tanh(x0) * log((abs(x1) + 1.0)))", "f64 f64"),
 )
-
-
-def anything(dtype: DType) -> Data:
-    """Floats, small integers without 0 (a division by which ONNX leaves open; unsigned: up to 199), or booleans."""
-    if dtype == DType.BOOL:
-        return lambda rng, shape: rng.integers(0, 2, shape).astype(np.bool_)
-    if dtype.is_float or dtype.is_half:
-        return lambda rng, shape: (3 * normal(rng, shape)).astype(dtype.numpy)
-    if dtype.is_unsigned:
-        return lambda rng, shape: rng.integers(1, 200, shape).astype(dtype.numpy)
-    return lambda rng, shape: (rng.choice([-1, 1], shape) * rng.integers(1, 9, shape)).astype(dtype.numpy)
 
 
 @st.composite
@@ -398,5 +335,6 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "binary_cross_entropy_with_logits": st.builds(lambda c: Problem(
         ops.BinaryCrossEntropyWithLogits(), (image(c), image(c, binary)), SUMS), st.integers(1, 3)),
     "softmax_cross_entropy": cross_entropy(),
+    **INDEX_PROBLEMS,
     "l2_penalty": st.builds(lambda c: Problem(ops.L2Penalty(0.3), (image(c),), SUMS), st.integers(1, 3)),
 }  # fmt: skip

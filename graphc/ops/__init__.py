@@ -29,10 +29,13 @@ from graphc.ops.elementwise import (
     Sub,
     Tanh,
 )  # fmt: skip
+from graphc.ops.index import Gather, GatherElements, GatherND, Positions, ScatterElements, ScatterND
+from graphc.ops.interpolate import Interpolate
 from graphc.ops.linear import Linear, MatMul
 from graphc.ops.locally_connected import LocallyConnected2d
 from graphc.ops.loss import BinaryCrossEntropyWithLogits, L2Penalty, MeanSquaredError, SoftmaxCrossEntropy
 from graphc.ops.norm import BatchNorm, LocalResponseNorm
+from graphc.ops.order import CumSum, TopK
 from graphc.ops.pool import (
     AveragePool,
     ChannelL2Pool,
@@ -46,6 +49,7 @@ from graphc.ops.pool import (
 )  # fmt: skip
 from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, Sum
 from graphc.ops.resize import BedOfNails, UpsampleBilinear, UpsampleNearest
+from graphc.ops.sample import GridSample, RoiAlign
 from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
 from graphc.ops.softmax import LogSoftmax, Softmax
 
@@ -58,17 +62,88 @@ OP_CLASSES: tuple[type[Op], ...] = (
     BatchNorm, LocalResponseNorm, Softmax, LogSoftmax,
     Flatten, Reshape, Transpose, Concat, Split, Slice, Pad, Expand,
     Sum, Mean, Prod, ReduceMax, ReduceMin, ArgMax, ArgMin,
+    Positions, Gather, GatherElements, GatherND, ScatterElements, ScatterND, TopK, CumSum, Interpolate, GridSample,
+    RoiAlign,
     MeanSquaredError, BinaryCrossEntropyWithLogits, SoftmaxCrossEntropy, L2Penalty,
 )  # fmt: skip
 OPS: dict[str, type[Op]] = {op.name: op for op in OP_CLASSES}
 
 __all__ = [
-    "OPS", "OP_CLASSES", "Abs", "Add", "ArgMax", "ArgMin", "AveragePool", "BatchNorm", "BedOfNails",
-    "BinaryCrossEntropyWithLogits", "ChannelL2Pool", "Clip", "Concat", "Conv2d", "ConvTranspose2d", "Div",
-    "Dropout", "Elementwise", "Elu", "Exp", "Expand", "Flatten", "Fused", "GlobalAveragePool", "GlobalMaxPool",
-    "HardThreshold", "Identity", "L2Penalty", "L2Pool", "LeakyRelu", "Linear", "LocalResponseNorm",
-    "LocallyConnected2d", "Log", "LogSoftmax", "MatMul", "MaxPool", "MaxPoolWithIndices", "MaxUnpool", "Maximum",
-    "Mean", "MeanSquaredError", "MinPool", "Minimum", "Mul", "Neg", "Pad", "Pow", "Prod", "ReduceMax", "ReduceMin",
-    "Relu", "Reshape", "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy", "Softplus", "Split", "Sqrt", "Sub",
-    "Sum", "Tanh", "Transpose", "UpsampleBilinear", "UpsampleNearest",
+    "OPS",
+    "OP_CLASSES",
+    "Abs",
+    "Add",
+    "ArgMax",
+    "ArgMin",
+    "AveragePool",
+    "BatchNorm",
+    "BedOfNails",
+    "BinaryCrossEntropyWithLogits",
+    "ChannelL2Pool",
+    "Clip",
+    "Concat",
+    "Conv2d",
+    "ConvTranspose2d",
+    "CumSum",
+    "Div",
+    "Dropout",
+    "Elementwise",
+    "Elu",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Fused",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GridSample",
+    "HardThreshold",
+    "Identity",
+    "Interpolate",
+    "L2Penalty",
+    "L2Pool",
+    "LeakyRelu",
+    "Linear",
+    "LocalResponseNorm",
+    "LocallyConnected2d",
+    "Log",
+    "LogSoftmax",
+    "MatMul",
+    "MaxPool",
+    "MaxPoolWithIndices",
+    "MaxUnpool",
+    "Maximum",
+    "Mean",
+    "MeanSquaredError",
+    "MinPool",
+    "Minimum",
+    "Mul",
+    "Neg",
+    "Pad",
+    "Positions",
+    "Pow",
+    "Prod",
+    "ReduceMax",
+    "ReduceMin",
+    "Relu",
+    "Reshape",
+    "RoiAlign",
+    "ScatterElements",
+    "ScatterND",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "Softplus",
+    "Split",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "TopK",
+    "Transpose",
+    "UpsampleBilinear",
+    "UpsampleNearest",
 ]  # fmt: skip

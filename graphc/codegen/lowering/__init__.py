@@ -5,6 +5,15 @@ from collections.abc import Callable, Iterator
 from graphc import ops
 from graphc.codegen.lowering.conv import lower_conv2d, lower_conv_transpose2d, lower_locally_connected2d
 from graphc.codegen.lowering.elementwise import lower_elementwise
+from graphc.codegen.lowering.index import (
+    lower_gather,
+    lower_gather_elements,
+    lower_gather_nd,
+    lower_positions,
+    lower_scatter_elements,
+    lower_scatter_nd,
+)  # fmt: skip
+from graphc.codegen.lowering.interpolate import lower_interpolate
 from graphc.codegen.lowering.linear import lower_linear, lower_matmul
 from graphc.codegen.lowering.loss import (
     lower_binary_cross_entropy_with_logits,
@@ -13,6 +22,7 @@ from graphc.codegen.lowering.loss import (
     lower_softmax_cross_entropy,
 )  # fmt: skip
 from graphc.codegen.lowering.norm import lower_batch_norm, lower_local_response_norm
+from graphc.codegen.lowering.order import lower_cum_sum, lower_top_k
 from graphc.codegen.lowering.pool import (
     lower_average_pool,
     lower_channel_l2_pool,
@@ -26,6 +36,7 @@ from graphc.codegen.lowering.pool import (
 )  # fmt: skip
 from graphc.codegen.lowering.reduce import lower_arg_extreme, lower_reduce
 from graphc.codegen.lowering.resize import lower_bed_of_nails, lower_upsample_bilinear, lower_upsample_nearest
+from graphc.codegen.lowering.sample import lower_grid_sample, lower_roi_align
 from graphc.codegen.lowering.shape import (
     lower_concat,
     lower_expand,
@@ -77,6 +88,17 @@ LOWERINGS: dict[type[Op], Callable[..., Iterator[Nest]]] = {
     ops.ReduceMin: lower_reduce,
     ops.ArgMax: lower_arg_extreme,
     ops.ArgMin: lower_arg_extreme,
+    ops.Positions: lower_positions,
+    ops.Gather: lower_gather,
+    ops.GatherElements: lower_gather_elements,
+    ops.GatherND: lower_gather_nd,
+    ops.ScatterElements: lower_scatter_elements,
+    ops.ScatterND: lower_scatter_nd,
+    ops.TopK: lower_top_k,
+    ops.CumSum: lower_cum_sum,
+    ops.Interpolate: lower_interpolate,
+    ops.GridSample: lower_grid_sample,
+    ops.RoiAlign: lower_roi_align,
     ops.MeanSquaredError: lower_mean_squared_error,
     ops.BinaryCrossEntropyWithLogits: lower_binary_cross_entropy_with_logits,
     ops.SoftmaxCrossEntropy: lower_softmax_cross_entropy,

@@ -158,7 +158,7 @@ def read_cast(n: NodeReader) -> None:
     known = n.constant(0)
     if known is not None and not known.trainable:
         return n.fold(convert(known.array, to))
-    x = n.value(0)
+    x = mask if isinstance(mask, Value) else n.value(0)  # f16 and bf16 as they are
     if x.type.dtype == to:
         return n.emit(elementwise.Identity(), x)
     return n.emit(elementwise.Fused(f"to_{to.value}(x0)"), x)

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.errors import UnsupportedError
 from graphc.ir import Array, dims
-from graphc.onnx.import_ops.shapes import FOLDED_ELEMENTS, positive_axis, read_bounds
+from graphc.onnx.import_ops.shapes import positive_axis, read_bounds
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_dtype
@@ -112,22 +112,13 @@ def _fold_product(n: NodeReader) -> Array:
     return np.asarray(np.prod(data, axis=axes, keepdims=bool(n.integer("keepdims", 1))))
 
 
-def _fold_range(n: NodeReader) -> Array:
-    start, limit, step = (a.reshape(()) for a in arrays_of(n))
-    if any(a.dtype == object for a in (start, limit, step)):
-        raise UnsupportedError("a range that depends on the sizes of the inputs")
-    count = max(0, int(np.ceil((limit - start) / step)))
-    if count > FOLDED_ELEMENTS:
-        raise UnsupportedError(f"a range of {count} numbers, at most {FOLDED_ELEMENTS} are supported")
-    return np.asarray(start + np.arange(count) * step, start.dtype)
-
-
 FOLDERS: dict[str, Callable[[NodeReader], Array]] = {
     "Add": _arithmetic(np.add),
     "Sub": _arithmetic(np.subtract),
     "Mul": _arithmetic(np.multiply),
     "Div": _arithmetic(_divide),
     "Mod": _fold_mod,
+    "Neg": _arithmetic(np.negative),
     "Max": _extreme(dims.maximum, np.maximum),
     "Min": _extreme(dims.minimum, np.minimum),
     "Floor": _arithmetic(np.floor),
@@ -141,5 +132,4 @@ FOLDERS: dict[str, Callable[[NodeReader], Array]] = {
     "Concat": _fold_concat,
     "Cast": _fold_cast,
     "ReduceProd": _fold_product,
-    "Range": _fold_range,
 }

@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphc.errors import ShapeError, UnsupportedError
+from graphc.errors import ShapeError
 from graphc.ir import Value, dims
 from graphc.onnx.reader import NodeReader
 from graphc.ops.elementwise import Add, Fused, Mul, Sub
 from graphc.ops.linear import Linear, MatMul
-from graphc.ops.loss import SoftmaxCrossEntropy
 from graphc.ops.norm import BatchNorm, LocalResponseNorm
 from graphc.ops.reduce import Mean
 from graphc.ops.shape import Flatten, Reshape, Transpose
@@ -112,13 +111,6 @@ def _softmax(op: type[Softmax] | type[LogSoftmax]) -> Callable[[NodeReader], Non
     return read
 
 
-def read_cross_entropy(n: NodeReader) -> None:
-    """SoftmaxCrossEntropyLoss with its plain mean."""
-    if n.text("reduction", "mean") != "mean" or n.has_input(2) or n.has("ignore_index"):
-        raise UnsupportedError("only the mean over all labels, without weights or ignore_index, is supported")
-    n.emit(SoftmaxCrossEntropy(), n.value(0), n.value(1))
-
-
 HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Gemm": read_gemm,
     "MatMul": lambda n: n.emit(MatMul(), n.value(0), n.value(1)),
@@ -126,5 +118,4 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "LRN": read_lrn,
     "Softmax": _softmax(Softmax),
     "LogSoftmax": _softmax(LogSoftmax),
-    "SoftmaxCrossEntropyLoss": read_cross_entropy,
 }

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.ir import DimLike, TensorType
+from graphc.ir import DimLike, TensorType, Value
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_tensor
-from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.shape import FAR, Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
 
 FOLDED_ELEMENTS = 1 << 20  # ConstantOfShape makes shapes, pads and masks; a larger one is a mistake in the file
 
@@ -145,12 +145,42 @@ def read_pad(n: NodeReader) -> None:
     axes = n.whole_dims(3, "axes") if n.has_input(3) else tuple(range(x.type.rank))
     if len(given) != 2 * len(axes):
         raise ShapeError(f"pads: expected {2 * len(axes)} integers, got {list(given)}")
-    if min(given, default=0) < 0:
-        raise UnsupportedError(f"pads {list(given)} crop; only padding of at least 0 is supported")
     padding = [0] * (2 * x.type.rank)
     for i, axis in enumerate(positive_axis(a, x.type.rank) for a in axes):
         padding[axis], padding[x.type.rank + axis] = given[i], given[len(axes) + i]
-    n.emit(Pad(tuple(padding), _PAD_MODES[mode], value if mode == "constant" else 0.0), x)
+    _emit_pad(n, x, padding, _PAD_MODES[mode], value)
+
+
+def _emit_pad(n: NodeReader, x: Value, padding: list[int], mode: str = "constant", value: float = 0.0) -> None:
+    """Borders around x, of which those below 0 crop it first."""
+    rank = x.type.rank
+    cropped = [a for a in range(rank) if min(padding[a], padding[rank + a]) < 0]
+    pad = Pad(tuple(max(p, 0) for p in padding), mode, value if mode == "constant" else 0.0)
+    if not cropped:
+        return n.emit(pad, x)
+    starts = tuple(max(-padding[a], 0) for a in cropped)
+    ends = tuple(min(padding[rank + a], 0) or FAR for a in cropped)
+    cut = Slice(tuple(cropped), starts, ends, (1,) * len(cropped))
+    if max(padding) <= 0:
+        return n.emit(cut, x)
+    return n.emit(pad, n.step(cut, x))
+
+
+def read_center_crop_pad(n: NodeReader) -> None:
+    """CenterCropPad of constant dims: as much on both sides; an odd one's rest is cropped or padded at the end."""
+    x, wanted = n.value(0), n.whole_dims(1, "the shape")
+    rank = x.type.rank
+    axes = tuple(positive_axis(a, rank) for a in n.integers("axes", range(rank)))
+    if len(wanted) != len(axes):
+        raise ShapeError(f"the shape: expected {len(axes)} sizes, got {list(wanted)}")
+    padding = [0] * (2 * rank)
+    for axis, size in zip(axes, wanted, strict=True):
+        d = x.type.shape[axis]
+        if not isinstance(d, int):
+            raise UnsupportedError(f"dim {axis} of {x.type} must be constant")
+        before = abs(size - d) // 2 * (1 if size > d else -1)
+        padding[axis], padding[rank + axis] = before, size - d - before
+    _emit_pad(n, x, padding)
 
 
 def read_shape(n: NodeReader) -> None:
@@ -197,6 +227,7 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Split": read_split,
     "Slice": read_slice,
     "Pad": read_pad,
+    "CenterCropPad": read_center_crop_pad,
     "Shape": read_shape,
     "Constant": read_constant,
     "ConstantOfShape": read_constant_of_shape,
