@@ -75,7 +75,6 @@ UNSUPPORTED = {
     "hardmax": (make_model([node("Hardmax", "x")]), "axis 3 of f32[N,3,H,W] must be constant"),
     "deprecated": (make_model([node("Upsample", "x s")], data={"s": floats(4)}), "opset 18 has this op no more"),
     "gather": (make_model([node("Gather", "x i")], data={"i": ints(0)}), "constants or shapes"),
-    "shape_output": (make_model([node("Shape", "x")]), "a shape that depends on the inputs"),
     "big": (
         make_model([node("ConstantOfShape", "s", "z"), node("Add", "x z")], data={"s": ints(10**6, 10**6)}),
         "at most 1048576 elements",

@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, defs
 
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
 from graphc.ir import Builder, Graph, Value
-from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler
+from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler, fold_node
 from graphc.onnx.names import Names, clean, one_line, rename_all
 from graphc.onnx.ordering import describe, sort_nodes
 from graphc.onnx.reader import NodeReader
@@ -166,9 +166,12 @@ class _Import:
         operands = [self.scope.operands[i] for i in node.input if i]
         if None in operands:
             return None
-        constant = bool(operands) and all(isinstance(o, Constant) and not o.trainable for o in operands)
-        if constant and node.op_type in FOLDERS:
-            return lambda n: n.fold(FOLDERS[node.op_type](n))
+        constants = [o for o in operands if isinstance(o, Constant)]
+        known = bool(operands) and len(constants) == len(operands)
+        # what sizes are scaled by is no weight, although nothing else tells it from one
+        known = known and (any(c.symbolic for c in constants) or not any(c.trainable for c in constants))
+        if known and node.op_type in FOLDERS:
+            return fold_node
         if node.op_type not in HANDLERS:
             raise UnsupportedError("its inputs must be constants or shapes")
         return HANDLERS[node.op_type]

@@ -1,6 +1,7 @@
 """What the import of one ONNX node works with: its attributes, its operands, and how it adds nodes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto
@@ -8,6 +9,7 @@ from onnx import AttributeProto, NodeProto, TensorProto
 from graphc.errors import GraphError, ShapeError, UnsupportedError
 from graphc.ir import Array, DimLike, DType, Op, TensorType, Value
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
+from graphc.onnx.sizes import settle
 
 _KINDS = {
     AttributeProto.INT: "an integer",
@@ -110,7 +112,7 @@ class NodeReader:
         if isinstance(found, Mask):
             return self.scope.comparison(found)
         if isinstance(found, Constant):
-            return self.scope.parameter(Constant(found.name, found.array, found.trainable and trainable))
+            return self.scope.parameter(replace(found, trainable=found.trainable and trainable))
         return found
 
     def image(self, i: int = 0) -> Value:
@@ -123,14 +125,16 @@ class NodeReader:
     def constant(self, i: int) -> Constant | None:
         """Input i if it is known now and does not depend on the sizes of a run, else None."""
         found = self.operand(i)
-        return found if isinstance(found, Constant) and found.array.dtype != object else None
+        return found if isinstance(found, Constant) and not found.symbolic else None
 
     def numbers(self, i: int, what: str) -> Array:
         """The constant that input i must be; `what` is what it gives the op."""
-        found = self.constant(i)
+        found = self._known(i)
         if found is None:
             raise UnsupportedError(f"{what} '{self.inputs[i]}' must be constant")
-        return found.array
+        if found.dtype == object:
+            raise UnsupportedError(f"{what} depends on the sizes of the inputs")
+        return found
 
     def scalar(self, i: int, what: str) -> float:
         """The one number that input i must be."""
@@ -141,12 +145,19 @@ class NodeReader:
 
     def dims(self, i: int, what: str) -> list[DimLike]:
         """The list of sizes that input i must be: integers, or expressions of the inputs' sizes."""
-        found = self.operand(i)
-        if not isinstance(found, Constant):
+        found = self._known(i)
+        if found is None:
             raise UnsupportedError(f"{what} '{self.inputs[i]}' is computed at run time by more than shape arithmetic")
-        if found.array.ndim > 1 or found.array.dtype.kind not in "iO":
-            raise ShapeError(f"{what} must be a list of integers, got {found.array.dtype}{list(found.array.shape)}")
-        return list(found.array.reshape(-1).astype(object))
+        if found.ndim > 1 or self.dtype(i).numpy.kind != "i":
+            raise ShapeError(f"{what} must be a list of integers, got {self.dtype(i).value}{list(found.shape)}")
+        return list(found.reshape(-1).astype(object))
+
+    def _known(self, i: int) -> Array | None:
+        """Input i as far as it is known now: a constant, what depends on sizes, or what is computed from constants."""
+        found = self.operand(i)
+        if isinstance(found, Constant):
+            return found.array
+        return self.scope.evaluation.evaluate(found) if isinstance(found, Value) else None
 
     def whole_dims(self, i: int, what: str) -> tuple[int, ...]:
         """The list of integers that input i must be."""
@@ -168,7 +179,7 @@ class NodeReader:
         if isinstance(found, Mask):
             return DType.BOOL
         if isinstance(found, Constant):
-            return DType.I64 if found.array.dtype == object else DType.of(found.array.dtype)
+            return found.dtype
         return found.type.dtype
 
     def number(self, value: float, like: Value, suffix: str) -> Value:
@@ -205,9 +216,11 @@ class NodeReader:
         if i < len(self.outputs) and self.outputs[i]:
             self.scope.define(self.outputs[i], value)
 
-    def fold(self, array: Array) -> None:
-        """The node's only result is this constant."""
-        self.bind(Constant(self.scope.names[self.outputs[0]] if self.used_outputs else self.name, _settle(array)))
+    def fold(self, array: Array, dtype: DType = DType.I64) -> None:
+        """The node's only result is this constant; one of dtype object has elements of type `dtype`."""
+        name = self.scope.names[self.outputs[0]] if self.used_outputs else self.name
+        settled = settle(array, dtype)
+        self.bind(Constant(name, settled, symbolic=dtype if settled.dtype == object else None))
 
     def bind(self, operand: Operand) -> None:
         """The node's only result is this: nothing is left to compute at run time."""
@@ -236,10 +249,3 @@ def infer(op: Op, inputs: Sequence[Value]) -> tuple[TensorType, ...]:
 def shortest(number: np.generic) -> float:
     """The number with the fewest digits that stand for it: 0.01, not 0.009999999776482582, for a float32."""
     return float(str(number))
-
-
-def _settle(array: Array) -> Array:
-    """A symbolic shape in which no symbol is left as integers."""
-    if array.dtype == object and all(isinstance(d, int) for d in array.reshape(-1)):
-        return array.astype(np.int64)
-    return array

@@ -5,11 +5,13 @@ from collections.abc import Callable
 import numpy as np
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.ir import DimLike
+from graphc.ir import Dim, DimLike, dims
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_tensor
-from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.elementwise import Fused
+from graphc.ops.pool import MaxPoolWithIndices
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
 
 FOLDED_ELEMENTS = 1 << 20  # ConstantOfShape makes shapes, pads and masks; a larger one is a mistake in the file
 
@@ -82,12 +84,10 @@ def read_split(n: NodeReader) -> None:
     if n.integer("num_outputs", parts) != parts:
         raise ShapeError(f"num_outputs={n.integer('num_outputs', parts)} for {parts} outputs")
     axis = positive_axis(n.integer("axis", 0), x.type.rank)
-    sizes = n.integers("split") or (n.whole_dims(1, "split") if n.has_input(1) else ())
+    sizes = tuple(n.integers("split") or (n.dims(1, "split") if n.has_input(1) else ()))
     if not sizes:
         size = x.type.shape[axis]
-        if not isinstance(size, int):
-            raise UnsupportedError(f"an equal split of {size}, which depends on the inputs' sizes")
-        part = -(-size // parts)
+        part = dims.ceil_div(size, parts)
         sizes = (*([part] * (parts - 1)), size - part * (parts - 1))
     if len(sizes) != len(n.outputs):
         raise ShapeError(f"{len(sizes)} parts for {len(n.outputs)} outputs")
@@ -107,8 +107,17 @@ def read_bounds(n: NodeReader) -> tuple[tuple[int, ...], tuple[DimLike, ...], tu
 def read_slice(n: NodeReader) -> None:
     """Slice."""
     x = n.value(0)
-    axes, starts, ends, steps = read_bounds(n)
-    n.emit(Slice(tuple(positive_axis(a, x.type.rank) for a in axes), starts, ends, steps), x)
+    given, starts, ends, steps = read_bounds(n)
+    axes = tuple(positive_axis(a, x.type.rank) for a in given)
+    if len(axes) == len(starts) == len(ends):
+        starts = tuple(_count_from_front(d, x.type.shape[a]) for d, a in zip(starts, axes, strict=True))
+        ends = tuple(_count_from_front(d, x.type.shape[a]) for d, a in zip(ends, axes, strict=True))
+    n.emit(Slice(axes, starts, ends, steps), x)
+
+
+def _count_from_front(bound: DimLike, length: DimLike) -> DimLike:
+    """A bound that depends on sizes and is below 0 counts from the end, which Slice has for constants alone."""
+    return length + bound if isinstance(bound, Dim) and dims.bounds(bound)[1] < 0 else bound
 
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
@@ -117,7 +126,7 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wra
 def read_pad(n: NodeReader) -> None:
     """Pad by constants: attributes before opset 11, then inputs."""
     x, mode = n.value(0), n.text("mode", "constant")
-    given = n.whole_dims(1, "pads") if n.opset >= 11 else n.integers("pads")
+    given = n.dims(1, "pads") if n.opset >= 11 else list[DimLike](n.integers("pads"))
     if mode not in _PAD_MODES:
         raise ShapeError(f"mode: expected one of {', '.join(_PAD_MODES)}, got {mode}")
     value = n.real("value", 0.0) if n.opset < 11 else 0.0
@@ -125,10 +134,10 @@ def read_pad(n: NodeReader) -> None:
         value = n.scalar(2, "the padding's value")
     axes = n.whole_dims(3, "axes") if n.has_input(3) else tuple(range(x.type.rank))
     if len(given) != 2 * len(axes):
-        raise ShapeError(f"pads: expected {2 * len(axes)} integers, got {list(given)}")
-    if min(given, default=0) < 0:
-        raise UnsupportedError(f"pads {list(given)} crop; only padding of at least 0 is supported")
-    padding = [0] * (2 * x.type.rank)
+        raise ShapeError(f"pads: expected {2 * len(axes)} integers, got {given}")
+    if any(dims.bounds(p)[1] < 0 for p in given):
+        raise UnsupportedError(f"pads {given} crop; only padding of at least 0 is supported")
+    padding: list[DimLike] = [0] * (2 * x.type.rank)
     for i, axis in enumerate(positive_axis(a, x.type.rank) for a in axes):
         padding[axis], padding[x.type.rank + axis] = given[i], given[len(axes) + i]
     n.emit(Pad(tuple(padding), _PAD_MODES[mode], value if mode == "constant" else 0.0), x)
@@ -158,14 +167,36 @@ def read_constant(n: NodeReader) -> None:
 
 
 def read_constant_of_shape(n: NodeReader) -> None:
-    """ConstantOfShape with a constant shape."""
-    shape = n.whole_dims(0, "the shape")
+    """ConstantOfShape; where the shape depends on sizes, the number is expanded in the run."""
+    listed = n.dims(0, "the shape")
     fill = read_tensor(n.tensor("value"), n.scope.folder) if n.has("value") else np.zeros(1, np.float32)
+    shape = tuple(d for d in listed if isinstance(d, int))
+    if len(shape) < len(listed) and fill.size == 1:
+        name = n.scope.new_names.fresh(f"{n.name}.value")
+        number = n.scope.builder.param(name, fill.reshape(()), trainable=False)
+        return n.emit(Expand(tuple(listed)), number)
     if fill.size != 1 or min(shape, default=1) < 0:
         raise ShapeError(f"expected one value and dims of at least 0, got {fill.size} and {list(shape)}")
     if np.prod(shape, dtype=object) > FOLDED_ELEMENTS:
         raise UnsupportedError(f"a constant of shape {list(shape)}, at most {FOLDED_ELEMENTS} elements are supported")
-    n.fold(np.full(shape, fill.reshape(()), fill.dtype))
+    return n.fold(np.full(shape, fill.reshape(()), fill.dtype))
+
+
+def read_range(n: NodeReader) -> None:
+    """Range over a length that depends on sizes: positions, as a pool by windows of one cell tells them."""
+    (start,), (limit,), (step,) = (n.dims(i, what) for i, what in enumerate(("start", "limit", "delta")))
+    if not isinstance(step, int) or step == 0:
+        raise UnsupportedError(f"a range with delta={step}")
+    count = dims.ceil_div(limit - start, step) if step > 0 else dims.ceil_div(start - limit, -step)
+    name = n.scope.new_names.fresh(f"{n.name}.cell")
+    cell = n.scope.builder.param(name, np.zeros((1, 1, 1, 1), np.float32), trainable=False)
+    row = n.step(Expand((1, 1, 1, count)), cell)
+    names = [n.scope.new_names.fresh(f"{n.name}.{part}") for part in ("cells", "positions")]
+    _, places = n.scope.builder.add(MaxPoolWithIndices((1, 1), (1, 1)), (row,), names[1], names)
+    positions = n.step(Reshape((count,)), places)
+    if isinstance(start, int):
+        return n.emit(Fused(f"to_{n.dtype(0).value}(((x0 * {step}) + {start}))"), positions)
+    return n.emit(Fused(f"((x0 * {step}) + x1)"), positions, n.value(0))
 
 
 HANDLERS: dict[str, Callable[[NodeReader], None]] = {
@@ -181,4 +212,5 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Shape": read_shape,
     "Constant": read_constant,
     "ConstantOfShape": read_constant_of_shape,
+    "Range": read_range,
 }
