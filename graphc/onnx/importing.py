@@ -5,14 +5,15 @@ reported at once, in one UnsupportedError.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, defs
 
-from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
-from graphc.ir import Builder, Graph, Value
+from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError, ValueDependentError
+from graphc.ir import Array, Builder, Graph, TensorType, Value
 from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler, fold_node
 from graphc.onnx.names import Names, clean, one_line, rename_all
 from graphc.onnx.ordering import describe, sort_nodes
@@ -30,10 +31,16 @@ MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError
 def load(path: str | os.PathLike[str]) -> Graph:
     """Read an ONNX file (opset 7 or newer) as a Graph.
 
+    ValueDependentError if shapes depend on the values of inputs: `graphc.compile(path)` compiles for those of a call.
     FileError if it cannot be read or is no ONNX model, UnsupportedError with everything that graphc cannot do,
     GraphError or ShapeError if the model is not well formed. External data must lie in the model's folder.
     """
     file = Path(path)
+    return _import(read_model(file), file.name, None, file.parent, {})
+
+
+def read_model(file: Path) -> ModelProto:
+    """The model in a file; FileError if there is none."""
     model = ModelProto()
     try:
         model.ParseFromString(file.read_bytes())
@@ -43,24 +50,39 @@ def load(path: str | os.PathLike[str]) -> Graph:
         raise FileError(f"{file.name}: not an ONNX model: {error}") from None
     if not model.HasField("graph"):
         raise FileError(f"{file.name}: not an ONNX model: it has no graph")
-    return _import(model, file.name, None, file.parent)
+    return model
 
 
-def from_model(model: ModelProto, name: str | None = None, folder: Path | None = None) -> Graph:
-    """Like `load`, from a model in memory; `folder` is where its external data lies, `name` replaces its name."""
-    return _import(model, name or model.graph.name or "model", name, folder)
+def from_model(
+    model: ModelProto, name: str | None = None, folder: Path | None = None, known: Mapping[str, Array] | None = None
+) -> Graph:
+    """Like `load`, from a model in memory; `folder` is where its external data lies, `name` replaces its name.
+
+    The inputs in `known` are these constants, and no inputs of the graph.
+    """
+    return _import(model, name or model.graph.name or "model", name, folder, known or {})
 
 
-def _import(model: ModelProto, label: str, name: str | None, folder: Path | None) -> Graph:
+def read_inputs(model: ModelProto) -> tuple[tuple[str, TensorType], ...]:
+    """The inputs of a model that can be imported: names as in its graph, and types."""
+    importer = _Import(model, "model", None, {})
+    types = read_input_types(importer.inputs)
+    return tuple((importer.labels[v.name], type) for v, type in zip(importer.inputs, types, strict=True))
+
+
+def _import(model: ModelProto, label: str, name: str | None, folder: Path | None, known: Mapping[str, Array]) -> Graph:
     try:
-        importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder)
+        importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder, known)
         graph = importer.read()
     except GraphcError as error:
         raise type(error)(one_line(f"{label}: {error}")) from None
     except MALFORMED as error:  # text that is not UTF-8, and whatever else a damaged file may hold
         raise FileError(f"{label}: not an ONNX model: a damaged field ({one_line(str(error))})") from None
     if graph is None:
-        raise UnsupportedError(label, [one_line(p) for p in importer.problems])
+        problems = [one_line(p) for p in importer.problems]
+        if importer.only_values:
+            raise ValueDependentError(label, importer.needed, problems)
+        raise UnsupportedError(label, problems)
     return graph
 
 
@@ -97,9 +119,11 @@ def _check_signature(node: NodeProto, opset: int) -> None:
 class _Import:
     """One model on its way to a graph; `problems` collects what graphc cannot do."""
 
-    def __init__(self, model: ModelProto, name: str, folder: Path | None) -> None:
+    def __init__(self, model: ModelProto, name: str, folder: Path | None, known: Mapping[str, Array]) -> None:
         opset, graph = _read_opset(model), model.graph
-        self.graph, self.problems = graph, list[str]()
+        self.graph, self.known, self.problems = graph, known, list[str]()
+        self.needed: set[str] = set()  # inputs whose values would solve problems
+        self.only_values = True  # whether they would solve all
         self.tensors = {t.name: t for t in graph.initializer}
         self.inputs = [v for v in graph.input if v.name not in self.tensors]
         if graph.sparse_initializer:
@@ -127,7 +151,11 @@ class _Import:
     def read(self) -> Graph | None:
         """The graph; None if there are problems."""
         for v, type in zip(self.inputs, read_input_types(self.inputs), strict=True):
-            self.scope.define(v.name, self.scope.builder.input(self.scope.names[v.name], type))
+            name = self.scope.names[v.name]
+            if name in self.known:
+                self.scope.define(v.name, Constant(name, self.known[name]))
+            else:
+                self.scope.define(v.name, self.scope.builder.input(name, type))
         for node, name in zip(self.nodes, self.node_names, strict=True):
             self._read_node(node, name)
         outputs = {self.labels.get(o.name, o.name): self._read_output(o.name) for o in self.graph.output}
@@ -145,7 +173,11 @@ class _Import:
                     handler(reader)
                 if reader.unread:
                     raise UnsupportedError(f"attribute '{min(reader.unread)}' is not supported")
+        except ValueDependentError as error:
+            self.needed |= error.inputs
+            self.problems.append(f"{describe(node)}: {error}")
         except UnsupportedError as error:
+            self.only_values = False
             self.problems.append(f"{describe(node)}: {error}")
         except GraphcError as error:
             raise type(error)(f"{describe(node)}: {error}") from None
@@ -194,5 +226,6 @@ class _Import:
                 return self.scope.comparison(operand)
             return self.scope.parameter(operand) if isinstance(operand, Constant) else operand
         except UnsupportedError as error:
+            self.only_values = False
             self.problems.append(f"output '{name}': {error}")
             return None

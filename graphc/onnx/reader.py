@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto
 
-from graphc.errors import GraphError, ShapeError, UnsupportedError
+from graphc.errors import GraphError, ShapeError, UnsupportedError, ValueDependentError
 from graphc.ir import Array, DimLike, DType, Op, TensorType, Value
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
 from graphc.onnx.sizes import settle
@@ -131,7 +131,7 @@ class NodeReader:
         """The constant that input i must be; `what` is what it gives the op."""
         found = self._known(i)
         if found is None:
-            raise UnsupportedError(f"{what} '{self.inputs[i]}' must be constant")
+            raise self._explain(i, what, "must be constant")
         if found.dtype == object:
             raise UnsupportedError(f"{what} depends on the sizes of the inputs")
         return found
@@ -147,10 +147,21 @@ class NodeReader:
         """The list of sizes that input i must be: integers, or expressions of the inputs' sizes."""
         found = self._known(i)
         if found is None:
-            raise UnsupportedError(f"{what} '{self.inputs[i]}' is computed at run time by more than shape arithmetic")
+            raise self._explain(i, what, "is computed at run time by more than shape arithmetic")
         if found.ndim > 1 or self.dtype(i).numpy.kind != "i":
             raise ShapeError(f"{what} must be a list of integers, got {self.dtype(i).value}{list(found.shape)}")
         return list(found.reshape(-1).astype(object))
+
+    def _explain(self, i: int, what: str, otherwise: str) -> UnsupportedError:
+        """Why input i is not known. What depends on numbers and lists alone will be, once their values are."""
+        found = self.operand(i)
+        roots = self.scope.evaluation.roots(found) if isinstance(found, Value) else frozenset()
+        if not roots or any(v.type.rank > 1 for v in roots):
+            return UnsupportedError(f"{what} '{self.inputs[i]}' {otherwise}")
+        names = sorted(v.name for v in roots)
+        listed = " and ".join(f"'{name}'" for name in names)
+        text = f"{what} '{self.inputs[i]}' depends on the value of input {listed}; make it an initialiser"
+        return ValueDependentError(text, names)
 
     def _known(self, i: int) -> Array | None:
         """Input i as far as it is known now: a constant, what depends on sizes, or what is computed from constants."""
