@@ -15,10 +15,11 @@ from onnx import ModelProto, NodeProto, defs
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError, ValueDependentError
 from graphc.ir import Array, Builder, Graph, TensorType, Value
 from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler, fold_node
+from graphc.onnx.inlining import Inliner, key_of
 from graphc.onnx.names import Names, clean, one_line, rename_all
-from graphc.onnx.ordering import describe, sort_nodes
+from graphc.onnx.ordering import describe, read_names, sort_nodes
 from graphc.onnx.reader import NodeReader
-from graphc.onnx.scope import Constant, Mask, Scope
+from graphc.onnx.scope import Constant, Mask, Operand, Scope
 from graphc.onnx.signature import read_input_types
 from graphc.onnx.tensors import CONSTANT, PRODUCER, RENAMED, read_tensor
 
@@ -136,9 +137,12 @@ class _Import:
         self.labels = dict(zip(defined, rename_all(defined), strict=True))
         names = self.labels | self._read_own_names(model)
         self.node_names = rename_all([n.name or names.get(next(iter(n.output), ""), "") for n in self.nodes])
-        used = {i for n in self.nodes for i in n.input} | {o.name for o in graph.output}
+        used = {i for n in self.nodes for i in read_names(n)} | {o.name for o in graph.output}
         builder = Builder(name, meta={clean(p.key): p.value for p in model.metadata_props})
         self.scope = Scope(builder, names, Names((*names.values(), *self.node_names)), used, opset, folder)
+        functions = {("" if f.domain == "ai.onnx" else f.domain, f.name, f.overload): f for f in model.functions}
+        keys = Names(defined)
+        self.inliner = Inliner(self.scope, self.tensors, functions, keys, self._read_node, self._find_value)
 
     def _read_own_names(self, model: ModelProto) -> dict[str, str]:
         """The names that values had before they became outputs, as graphc's own export notes them."""
@@ -188,16 +192,20 @@ class _Import:
 
     def _find_handler(self, node: NodeProto) -> Handler | None:
         """What reads the node; None if it follows from a problem before it. Its initialisers are read here."""
-        if node.domain not in ("", "ai.onnx"):
+        inlined = self.inliner.find(node)
+        if inlined is None and node.domain not in ("", "ai.onnx"):
             raise UnsupportedError(f"domain {node.domain}, expected ONNX's own")
-        if node.op_type not in HANDLERS and node.op_type not in FOLDERS:
+        if inlined is None and node.op_type not in HANDLERS and node.op_type not in FOLDERS:
             raise UnsupportedError("graphc has no such op")
-        _check_signature(node, self.scope.opset)
+        if key_of(node) not in self.inliner.functions:
+            _check_signature(node, self.scope.opset)
         for i in filter(None, node.input):
             self._read_initializer(i)
         operands = [self.scope.operands[i] for i in node.input if i]
         if None in operands:
             return None
+        if inlined is not None:
+            return inlined
         constants = [o for o in operands if isinstance(o, Constant)]
         known = bool(operands) and len(constants) == len(operands)
         # what sizes are scaled by is no weight, although nothing else tells it from one
@@ -215,6 +223,12 @@ class _Import:
             # a single number is a factor or a bound; what training changes has at least one dim
             trainable = tensor.doc_string != CONSTANT and array.dtype.kind == "f" and array.ndim > 0
             self.scope.define(name, Constant(self.scope.names[name], array, trainable))
+
+    def _find_value(self, name: str) -> Operand | None:
+        self._read_initializer(name)
+        if name not in self.scope.operands:
+            raise GraphError(f"its result '{name}' is not defined")
+        return self.scope.operands[name]
 
     def _read_output(self, name: str) -> Value | None:
         if name not in self.labels:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from onnx import AttributeProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from graphc.errors import GraphError, ShapeError, UnsupportedError, ValueDependentError
 from graphc.ir import Array, DimLike, DType, Op, TensorType, Value
@@ -86,6 +86,13 @@ class NodeReader:
             raise GraphError(f"expected an attribute '{name}'")
         return found.t
 
+    def graph(self, name: str) -> GraphProto:
+        """A graph attribute that must be there."""
+        found = self._attribute(name, AttributeProto.GRAPH)
+        if found is None:
+            raise GraphError(f"expected an attribute '{name}'")
+        return found.g
+
     def expect(self, name: str, value: int) -> None:
         """UnsupportedError unless the integer attribute has this value, which is also its default."""
         got = self.integer(name, value)
@@ -129,43 +136,51 @@ class NodeReader:
 
     def numbers(self, i: int, what: str) -> Array:
         """The constant that input i must be; `what` is what it gives the op."""
-        found = self._known(i)
+        return self._numbers(self.operand(i), f"{what} '{self.inputs[i]}'")
+
+    def _numbers(self, operand: Operand, what: str) -> Array:
+        found = self._known(operand)
         if found is None:
-            raise self._explain(i, what, "must be constant")
+            raise self._explain(operand, what, "must be constant")
         if found.dtype == object:
             raise UnsupportedError(f"{what} depends on the sizes of the inputs")
         return found
 
     def scalar(self, i: int, what: str) -> float:
         """The one number that input i must be."""
-        array = self.numbers(i, what)
+        return self.scalar_of(self.operand(i), f"{what} '{self.inputs[i]}'")
+
+    def scalar_of(self, operand: Operand, what: str) -> float:
+        """The one number that an operand must be."""
+        array = self._numbers(operand, what)
         if array.size != 1:
             raise ShapeError(f"{what} must be a scalar, got shape {list(array.shape)}")
-        return shortest(array.reshape(-1)[0])
+        number = array.reshape(-1)[0]
+        return float(number) if number.dtype == np.bool_ else shortest(number)
 
     def dims(self, i: int, what: str) -> list[DimLike]:
         """The list of sizes that input i must be: integers, or expressions of the inputs' sizes."""
-        found = self._known(i)
+        found = self._known(self.operand(i))
         if found is None:
-            raise self._explain(i, what, "is computed at run time by more than shape arithmetic")
+            raise self._explain(
+                self.operand(i), f"{what} '{self.inputs[i]}'", "is computed at run time by more than shape arithmetic"
+            )
         if found.ndim > 1 or self.dtype(i).numpy.kind != "i":
             raise ShapeError(f"{what} must be a list of integers, got {self.dtype(i).value}{list(found.shape)}")
         return list(found.reshape(-1).astype(object))
 
-    def _explain(self, i: int, what: str, otherwise: str) -> UnsupportedError:
-        """Why input i is not known. What depends on numbers and lists alone will be, once their values are."""
-        found = self.operand(i)
+    def _explain(self, found: Operand, what: str, otherwise: str) -> UnsupportedError:
+        """Why an operand is not known. What depends on numbers and lists alone will be, once their values are."""
         roots = self.scope.evaluation.roots(found) if isinstance(found, Value) else frozenset()
         if not roots or any(v.type.rank > 1 for v in roots):
-            return UnsupportedError(f"{what} '{self.inputs[i]}' {otherwise}")
+            return UnsupportedError(f"{what} {otherwise}")
         names = sorted(v.name for v in roots)
         listed = " and ".join(f"'{name}'" for name in names)
-        text = f"{what} '{self.inputs[i]}' depends on the value of input {listed}; make it an initialiser"
+        text = f"{what} depends on the value of input {listed}; make it an initialiser"
         return ValueDependentError(text, names)
 
-    def _known(self, i: int) -> Array | None:
-        """Input i as far as it is known now: a constant, what depends on sizes, or what is computed from constants."""
-        found = self.operand(i)
+    def _known(self, found: Operand) -> Array | None:
+        """An operand as far as it is known now: a constant, what depends on sizes, what is computed from constants."""
         if isinstance(found, Constant):
             return found.array
         return self.scope.evaluation.evaluate(found) if isinstance(found, Value) else None
