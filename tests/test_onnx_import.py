@@ -354,6 +354,14 @@ def test_long_chain_of_convolutions() -> None:
     assert len(optimize(graph).nodes) == 5_000
 
 
+def test_old_opsets_are_raised() -> None:
+    """By onnx's version converter: the attribute is_test of a dropout is gone since opset 7."""
+    model = make_model([node("Dropout", "x", "h", is_test=1), node("Neg", "h")], {"x": [2, 3]}, opset=6)
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3]))
+    (y,) = run_reference(from_model(model), [floats(2, 3)])
+    np.testing.assert_array_equal(y, -floats(2, 3))
+
+
 def test_resize_by_sizes_is_a_scale_where_it_is_whole() -> None:
     assert "upsample_bilinear(%x)" in text(CASES["resize_linear"])
     assert "size=(4*(H//2), 4*(W//2))" in text(CASES["shape_arithmetic"])

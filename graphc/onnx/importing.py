@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto, defs
+from onnx import ModelProto, NodeProto, defs, version_converter
 
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError, ValueDependentError
 from graphc.ir import Array, Builder, Graph, TensorType, Value
@@ -23,14 +23,14 @@ from graphc.onnx.scope import Constant, Mask, Operand, Scope
 from graphc.onnx.signature import read_input_types
 from graphc.onnx.tensors import CONSTANT, PRODUCER, RENAMED, read_tensor
 
-OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files can be raised by onnx.version_converter
+OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files are raised to it by onnx's version converter
 UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
 # What a value of the wrong kind in a file can raise in the code that reads it.
 MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
-    """Read an ONNX file (opset 7 or newer) as a Graph.
+    """Read an ONNX file as a Graph; opsets before 7 as far as onnx's version converter raises them.
 
     ValueDependentError if shapes depend on the values of inputs: `graphc.compile(path)` compiles for those of a call.
     FileError if it cannot be read or is no ONNX model, UnsupportedError with everything that graphc cannot do,
@@ -73,6 +73,7 @@ def read_inputs(model: ModelProto) -> tuple[tuple[str, TensorType], ...]:
 
 def _import(model: ModelProto, label: str, name: str | None, folder: Path | None, known: Mapping[str, Array]) -> Graph:
     try:
+        model = _raise_opset(model)
         importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder, known)
         graph = importer.read()
     except GraphcError as error:
@@ -91,10 +92,22 @@ def _read_opset(model: ModelProto) -> int:
     opset: int | None = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None:
         raise FileError("not an ONNX model: it does not say which opset it uses")
+    if opset < OLDEST_OPSET:
+        raise UnsupportedError(f"opset {opset}, which onnx's version converter cannot raise to {OLDEST_OPSET}")
     newest = defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
+    if opset > newest:
         raise UnsupportedError(f"opset {opset}, expected {OLDEST_OPSET} to {newest}")
     return opset
+
+
+def _raise_opset(model: ModelProto) -> ModelProto:
+    """A model of an older opset in the oldest that the import reads, if onnx's version converter knows how."""
+    if not any(o.domain in ("", "ai.onnx") and 1 <= o.version < OLDEST_OPSET for o in model.opset_import):
+        return model
+    try:
+        return version_converter.convert_version(model, OLDEST_OPSET)
+    except (RuntimeError, version_converter.ConvertError):  # it says what in several lines
+        return model
 
 
 def _check_signature(node: NodeProto, opset: int) -> None:

@@ -13,7 +13,8 @@ from graphc.ops.elementwise import Fused
 from graphc.ops.pool import MaxPoolWithIndices
 from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
 
-FOLDED_ELEMENTS = 1 << 20  # ConstantOfShape makes shapes, pads and masks; a larger one is a mistake in the file
+FOLDED_ELEMENTS = 1 << 20  # a longer range, or a larger copy of a constant, is left to the run
+FILLED_ELEMENTS = 1 << 27  # onnx's light models fill weights so, VGG's first linear layer with 103 million numbers
 
 
 def positive_axis(axis: int, rank: int, limit: int | None = None) -> int:
@@ -177,8 +178,8 @@ def read_constant_of_shape(n: NodeReader) -> None:
         return n.emit(Expand(tuple(listed)), number)
     if fill.size != 1 or min(shape, default=1) < 0:
         raise ShapeError(f"expected one value and dims of at least 0, got {fill.size} and {list(shape)}")
-    if np.prod(shape, dtype=object) > FOLDED_ELEMENTS:
-        raise UnsupportedError(f"a constant of shape {list(shape)}, at most {FOLDED_ELEMENTS} elements are supported")
+    if np.prod(shape, dtype=object) > FILLED_ELEMENTS:
+        raise UnsupportedError(f"a constant of shape {list(shape)}, at most {FILLED_ELEMENTS} elements are supported")
     return n.fold(np.full(shape, fill.reshape(()), fill.dtype))
 
 
