@@ -29,7 +29,7 @@ from problem import (
 )  # fmt: skip
 
 from graphc import ops
-from graphc.ir import Array, DType, Op, TensorType, f32
+from graphc.ir import Array, DimLike, DType, Op, TensorType, dims, f32
 
 
 def elementwise(op: Op, data: Data = normal, tolerance: float = SINGLE_ROUNDING) -> st.SearchStrategy[Problem]:
@@ -159,8 +159,10 @@ def _slice(draw: st.DrawFn, c: int) -> Op:
 def _pad(draw: st.DrawFn, c: int) -> Op:
     mode = draw(st.sampled_from(["constant", "reflect", "symmetric", "edge", "wrap"]))
     most = [0, 0 if mode in ("reflect",) and c == 1 else min(c - 1, 1), 2, 2]
-    widths = tuple(draw(st.integers(0, m)) for m in most * 2)
-    return ops.Pad(widths, mode, draw(st.floats(-2, 2, width=32)) if mode == "constant" else 0.0)
+    widths: list[DimLike] = [draw(st.integers(0, m)) for m in most * 2]
+    if mode in ("constant", "reflect", "edge") and draw(st.booleans()):  # ONNX has the others as copies, of fixed sizes
+        widths[draw(st.sampled_from([2, 3, 6, 7]))] = dims.parse(draw(st.sampled_from(["H//4", "W - W//2*2"])))
+    return ops.Pad(tuple(widths), mode, draw(st.floats(-2, 2, width=32)) if mode == "constant" else 0.0)
 
 
 def _upsample(make: Callable[..., Op]) -> Callable[[st.DrawFn, int], Op]:

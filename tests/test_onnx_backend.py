@@ -12,7 +12,7 @@ from conformance import Job, Outcome, list_jobs
 from onnx_models import W3, floats, make_model, node
 
 from graphc.errors import InputError, UnsupportedError
-from graphc.onnx import backend
+from graphc.onnx import backend, from_model
 from graphc.reference import run_reference
 
 
@@ -21,7 +21,7 @@ def test_run_model() -> None:
     (y,) = backend.run_model(model, [x])
     (named,) = backend.prepare(model, threads=1).run({"x": x})
     np.testing.assert_array_equal(y, named)
-    (expected,) = run_reference(backend.from_model(model), [x])
+    (expected,) = run_reference(from_model(model), [x])
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 

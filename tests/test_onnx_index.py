@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx_models import floats, ints, make_model, node, number
 
-from graphc.errors import ShapeError, UnsupportedError
+from graphc.errors import ShapeError
 from graphc.ir import Array, Graph
 from graphc.onnx import from_model
 from graphc.reference import run_reference
@@ -126,10 +126,10 @@ def test_range_up_to_a_symbolic_size() -> None:
         node("Shape", "x", "s", start=2, end=3), node("Squeeze", "s", "h"), node("Range", "a h b", "r"),
         node("Cast", "r", to=TensorProto.FLOAT),
     ]  # fmt: skip
-    graph = from_model(make_model(nodes, data={"a": np.array(0), "b": np.array(1)}))
-    np.testing.assert_array_equal(run_reference(graph, [floats(1, 3, 5, 4)]), [np.arange(5.0)])
-    with pytest.raises(UnsupportedError, match="a range from 1 to H by 1"):
-        from_model(make_model(nodes, data={"a": np.array(1), "b": np.array(1)}))
+    for start, step in ((0, 1), (1, 1), (-2, 3), (9, -2)):
+        graph = from_model(make_model(nodes, data={"a": np.array(start), "b": np.array(step)}))
+        np.testing.assert_array_equal(run_reference(graph, [floats(1, 3, 5, 4)]), [np.arange(start, 5.0, step)])
+        assert [n.op.name for n in graph.nodes].count("positions") == 1
 
 
 def test_reverse_sequence() -> None:

@@ -179,6 +179,7 @@ class Builder:
         self._inputs: list[Value] = []
         self._params: dict[str, Param] = {}
         self._nodes: list[Node] = []
+        self._origins: dict[Value, Node | Param] = {}
         self._names: set[str] = set()
         self._node_names: set[str] = set()
         self._reserved: set[str] = set()
@@ -203,12 +204,10 @@ class Builder:
                 raise ShapeError(f"parameter '{name}': an initialiser needs the parameter's type")
             init, key = array, [self.seed, zlib.crc32(name.encode())]
             value = self._value(name, type, f"parameter '{name}'")
-            self._params[name] = Param(value, lambda: init(np.random.default_rng(key)), trainable)
-            return value
+            return self._own(Param(value, lambda: init(np.random.default_rng(key)), trainable))
         type = type or TensorType(DType.of(np.asarray(array).dtype), np.asarray(array).shape)
         value = self._value(name, type, f"parameter '{name}'")
-        self._params[name] = Param(value, _checked_array(value, np.asarray(array)), trainable)
-        return value
+        return self._own(Param(value, _checked_array(value, np.asarray(array)), trainable))
 
     def constant(self, array: Array | float, name: str = "const") -> Value:
         """Add a constant (float32 if a Python float) under a name derived from `name`."""
@@ -218,8 +217,15 @@ class Builder:
     def adopt(self, param: Param) -> Value:
         """Take over a parameter of another graph under its own name, without copying or initialising it."""
         value = self._value(param.value.name, param.value.type, f"parameter '{param.value.name}'")
-        self._params[value.name] = Param(value, lambda: param.array, param.trainable)
-        return value
+        return self._own(Param(value, lambda: param.array, param.trainable))
+
+    def _own(self, param: Param) -> Value:
+        self._params[param.value.name] = self._origins[param.value] = param
+        return param.value
+
+    def origin(self, value: Value) -> Node | Param | None:
+        """The node or parameter that the value is of; None for an input."""
+        return self._origins.get(value)
 
     def apply(self, op: Op, *inputs: Value, name: str | None = None) -> Value:
         """Add a node with a single result and return it."""
@@ -253,7 +259,9 @@ class Builder:
         if len(output_names) != len(types):
             raise GraphError(f"{op.name} '{name}': expected {len(types)} output names, got {len(output_names)}")
         outputs = tuple(self._value(n, t, f"{op.name} '{name}'") for n, t in zip(output_names, types, strict=True))
-        self._nodes.append(Node(name, op, inputs, outputs))
+        node = Node(name, op, inputs, outputs)
+        self._nodes.append(node)
+        self._origins |= dict.fromkeys(outputs, node)
         return outputs
 
     def reserve(self, names: Iterable[str]) -> None:

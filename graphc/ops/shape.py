@@ -199,14 +199,17 @@ class Pad(Op):
     """
 
     name: ClassVar[str] = "pad"
-    padding: tuple[int, ...]
+    padding: tuple[DimLike, ...]
     mode: str = "constant"
     value: float = 0.0
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        if len(self.padding) != 2 * x.rank or not all(isinstance(p, int) and p >= 0 for p in self.padding):
-            raise ShapeError(f"padding must be {2 * x.rank} integers of at least 0 for x {x}, got {self.padding}")
+        valid = all(isinstance(p, int | dims.Dim) and dims.bounds(p)[1] >= 0 for p in self.padding)
+        if len(self.padding) != 2 * x.rank or not valid:
+            raise ShapeError(f"padding must be {2 * x.rank} dims of at least 0 for x {x}, got {self.padding}")
+        for p in self.padding:
+            dims.same(dims.maximum(p, 0), p)  # undecided: checked when the sizes are known
         if self.mode not in PAD_MODES:
             raise ShapeError(f"mode must be one of {', '.join(PAD_MODES)}, got {self.mode!r}")
         if (
@@ -217,19 +220,20 @@ class Pad(Op):
             wanted = "0" if x.dtype.is_half else "an integer"
             raise ShapeError(f"value must be {wanted} for x {x}, got {self.value}")
         for d, (before, after) in zip(x.shape, self.pairs(), strict=True):
-            if self.mode == "reflect" and isinstance(d, int) and max(before, after) >= d:
+            if self.mode == "reflect" and dims.bounds(d - dims.maximum(before, after))[1] <= 0:
                 raise ShapeError(f"reflect padding must be less than the size {d}, got {before} and {after}")
         return x.with_shape(*(d + (b + a) for d, (b, a) in zip(x.shape, self.pairs(), strict=True)))
 
-    def pairs(self) -> list[tuple[int, int]]:
+    def pairs(self) -> list[tuple[DimLike, DimLike]]:
         """(before, behind) for each dim."""
         rank = len(self.padding) // 2
         return list(zip(self.padding[:rank], self.padding[rank:], strict=True))
 
     def eval(self, *arrays: Array) -> Array:
+        pairs = [(dims.evaluate(before, {}), dims.evaluate(after, {})) for before, after in self.pairs()]
         if self.mode == "constant":
-            return np.pad(arrays[0], self.pairs(), constant_values=self.value)
-        return np.pad(arrays[0], self.pairs(), mode=self.mode)  # type: ignore[call-overload,no-any-return]
+            return np.pad(arrays[0], pairs, constant_values=self.value)
+        return np.pad(arrays[0], pairs, mode=self.mode)  # type: ignore[call-overload,no-any-return]
 
 
 @dataclass(frozen=True)

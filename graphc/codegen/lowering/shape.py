@@ -78,7 +78,7 @@ def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:
     """A constant border is what lies outside x. Else x is copied to the middle of y, and one nest for each padded axis
     fills what lies before and behind x along it, as far as no earlier axis did: only borders pay for index arithmetic.
     """
-    rank, befores = x.type.rank, [before for before, _ in op.pairs()]
+    rank, befores = x.type.rank, [size(before) for before, _ in op.pairs()]
     if op.mode == "constant":
         value = op.value if x.type.dtype.is_float else int(op.value)
         yield pointwise(y, lambda *i: x.get(*(v - b for v, b in zip(i, befores, strict=True)), fill=value))
@@ -86,10 +86,10 @@ def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:
     loops = loop_vars(NAMES[:rank], x.shape)
     yield Nest(y, loops, tuple(v + b for v, b in zip(loops, befores, strict=True)), x[loops])
     for axis, (before, after) in enumerate(op.pairs()):
-        if before + after:
+        if before + after != 0:
             loops = loop_vars(NAMES[:rank], (*x.shape[:axis], before + after, *y.shape[axis + 1 :]))
             border = loops[axis]
-            place = call("select", call("lt", border, before), border, border + size(x.shape[axis]))
+            place = call("select", call("lt", border, size(before)), border, border + size(x.shape[axis]))
             inner, outer = loops[:axis], (place, *loops[axis + 1 :])
             target = *(v + b for v, b in zip(inner, befores, strict=False)), *outer
             mirrored = (
@@ -99,9 +99,9 @@ def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:
             yield Nest(y, loops, target, x[*inner, *mirrored])
 
 
-def mirror(mode: str, i: Expr, before: int, after: int, extent: DimLike) -> Expr:
+def mirror(mode: str, i: Expr, before: DimLike, after: DimLike, extent: DimLike) -> Expr:
     """Which of the `extent` elements of a dim the padded dim repeats at i."""
-    i, d = i - before, size(extent)
+    i, d = i - size(before), size(extent)
     if before + after == 0:
         return i
     match mode:

@@ -40,7 +40,7 @@ def write_pad(n: NodeWriter, op: Pad) -> None:
     if op.mode == "symmetric" or (op.mode == "wrap" and n.opset < 19):
         return _write_copies(n, op)
     value = [n.number(op.value, "value")] if op.mode == "constant" and op.value else []
-    return n.emit("Pad", n.inputs[0], n.integers(op.padding, "pads"), *value, mode=op.mode)
+    return n.emit("Pad", n.inputs[0], n.model.shape(op.padding), *value, mode=op.mode)
 
 
 def _write_copies(n: NodeWriter, op: Pad) -> None:
@@ -49,7 +49,11 @@ def _write_copies(n: NodeWriter, op: Pad) -> None:
     A border longer than the tensor would need several copies: refused where the size is constant.
     """
     x, mirrored = n.inputs[0], op.mode == "symmetric"
-    pairs = dict(enumerate(op.pairs()))
+    pairs: dict[int, tuple[int, int]] = {}
+    for axis, (before, after) in enumerate(op.pairs()):
+        if not isinstance(before, int) or not isinstance(after, int):
+            raise UnsupportedError(f"mode={op.mode} by ({before}, {after}), which depends on the sizes of the inputs")
+        pairs[axis] = before, after
     for axis, d in enumerate(n.node.inputs[0].type.shape):
         if isinstance(d, int) and max(pairs[axis]) > d:
             raise UnsupportedError(f"mode={op.mode} by {max(pairs[axis])}, more than the size {d}")

@@ -39,6 +39,6 @@ HANDLERS: dict[str, Handler] = {
     **shapes.HANDLERS,
     **tiling.HANDLERS,
 }
-FOLDERS = folding.FOLDERS
+FOLDERS, fold_node = folding.FOLDERS, folding.fold_node
 
-__all__ = ["FOLDERS", "HANDLERS", "Handler"]
+__all__ = ["FOLDERS", "HANDLERS", "Handler", "fold_node"]

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.ir import DType, Value
+from graphc.ir import DType, Value, dims
 from graphc.onnx.import_ops.shapes import FOLDED_ELEMENTS, positive_axis
 from graphc.onnx.reader import NodeReader
-from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_dtype
 from graphc.ops.elementwise import Fused
 from graphc.ops.index import Gather, GatherElements, GatherND, Positions, ScatterElements, ScatterND
@@ -64,7 +63,7 @@ def positions(n: NodeReader, x: Value, axis: int) -> Value:
 
 
 def read_range(n: NodeReader) -> None:
-    """Range between constants, or from 0 up to a size that is a dim of some value."""
+    """Range between constants, or over a length that depends on sizes: positions along a tensor as long as that."""
     known = [n.constant(i) for i in range(3)]
     if None not in known:
         low, high, stride = (c.array.reshape(()) for c in known if c is not None)
@@ -72,13 +71,19 @@ def read_range(n: NodeReader) -> None:
         if count > FOLDED_ELEMENTS:
             raise UnsupportedError(f"a range of {count} numbers, at most {FOLDED_ELEMENTS} are supported")
         return n.fold(np.asarray(low + np.arange(count) * stride, low.dtype))
-    if not all(isinstance(n.operand(i), Constant) for i in range(3)):
-        raise UnsupportedError("its inputs must be constants or shapes")
-    (start,), (limit,), (step,) = (n.dims(i, "the range") for i in range(3))
-    found = next(((v, v.type.shape.index(limit)) for v in n.scope.by_shape.values() if limit in v.type.shape), None)
-    if (start, step) != (0, 1) or found is None:
-        raise UnsupportedError(f"a range from {start} to {limit} by {step}; only 0 to a dim, by 1, is supported")
-    return n.emit(Positions(found[1]), found[0])
+    (start,), (limit,), (step,) = (n.dims(i, what) for i, what in enumerate(("start", "limit", "delta")))
+    if not isinstance(step, int) or step == 0:
+        raise UnsupportedError(f"a range with delta={step}")
+    length = dims.ceil_div(limit - start, step) if step > 0 else dims.ceil_div(start - limit, -step)
+    x = next((v for v in n.scope.by_shape.values() if length in v.type.shape), None)
+    if x is None:
+        x = n.step(Expand((length,)), n.parameter(np.array(False), "cell"))
+    op, dtype = Positions(x.type.shape.index(length)), n.dtype(0)
+    if (start, step, dtype) == (0, 1, DType.I64):
+        return n.emit(op, x)
+    if isinstance(start, int):
+        return n.emit(Fused(f"to_{dtype.value}(((x0 * {step}) + {start}))"), n.step(op, x))
+    return n.emit(Fused(f"(to_{dtype.value}((x0 * {step})) + x1)"), n.step(op, x), n.value(0))
 
 
 def read_trilu(n: NodeReader) -> None:
