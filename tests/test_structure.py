@@ -21,7 +21,7 @@ LAYERS = (
     ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "reference", "text"),
     ("passes", "runtime", "models"),
     ("driver",),
-    ("artefact", "onnx.backend", "summary", "verify"),
+    ("artefact", "gradcheck", "onnx.backend", "summary", "verify"),
     ("demo",),
     ("graphc",),  # graphc/__init__.py, which fetches its names from the groups below
     ("bench",),

@@ -1,7 +1,7 @@
 """The op set: one frozen dataclass for each operation, listed in `OP_CLASSES`."""
 
 from graphc.ir import Op
-from graphc.ops.conv import Conv2d
+from graphc.ops.conv import Conv2d, Conv2dWeightGradient
 from graphc.ops.conv_transpose import ConvTranspose2d
 from graphc.ops.elementwise import (
     Abs,
@@ -35,40 +35,45 @@ from graphc.ops.loss import BinaryCrossEntropyWithLogits, L2Penalty, MeanSquared
 from graphc.ops.norm import BatchNorm, LocalResponseNorm
 from graphc.ops.pool import (
     AveragePool,
+    AveragePoolGradient,
     ChannelL2Pool,
     GlobalAveragePool,
     GlobalMaxPool,
     L2Pool,
     MaxPool,
+    MaxPoolGradient,
     MaxPoolWithIndices,
     MaxUnpool,
     MinPool,
+    PickCells,
 )  # fmt: skip
+from graphc.ops.positions import Extent, Iota
 from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, Sum
 from graphc.ops.resize import BedOfNails, UpsampleBilinear, UpsampleNearest
-from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, SliceGradient, Split, Transpose
 from graphc.ops.softmax import LogSoftmax, Softmax
 
 OP_CLASSES: tuple[type[Op], ...] = (
-    Conv2d, ConvTranspose2d, LocallyConnected2d, Linear, MatMul,
+    Conv2d, Conv2dWeightGradient, ConvTranspose2d, LocallyConnected2d, Linear, MatMul,
     Identity, Relu, LeakyRelu, Elu, Sigmoid, Tanh, Softplus, HardThreshold, Clip, Exp, Log, Sqrt, Neg, Abs,
     Add, Sub, Mul, Div, Pow, Maximum, Minimum, Dropout, Fused,
     MaxPool, MinPool, AveragePool, L2Pool, ChannelL2Pool, GlobalAveragePool, GlobalMaxPool, MaxPoolWithIndices,
-    MaxUnpool, UpsampleNearest, UpsampleBilinear, BedOfNails,
+    MaxPoolGradient, PickCells, AveragePoolGradient, MaxUnpool, UpsampleNearest, UpsampleBilinear, BedOfNails,
     BatchNorm, LocalResponseNorm, Softmax, LogSoftmax,
-    Flatten, Reshape, Transpose, Concat, Split, Slice, Pad, Expand,
+    Flatten, Reshape, Transpose, Concat, Split, Slice, SliceGradient, Pad, Expand, Extent, Iota,
     Sum, Mean, Prod, ReduceMax, ReduceMin, ArgMax, ArgMin,
     MeanSquaredError, BinaryCrossEntropyWithLogits, SoftmaxCrossEntropy, L2Penalty,
 )  # fmt: skip
 OPS: dict[str, type[Op]] = {op.name: op for op in OP_CLASSES}
 
 __all__ = [
-    "OPS", "OP_CLASSES", "Abs", "Add", "ArgMax", "ArgMin", "AveragePool", "BatchNorm", "BedOfNails",
-    "BinaryCrossEntropyWithLogits", "ChannelL2Pool", "Clip", "Concat", "Conv2d", "ConvTranspose2d", "Div",
-    "Dropout", "Elementwise", "Elu", "Exp", "Expand", "Flatten", "Fused", "GlobalAveragePool", "GlobalMaxPool",
-    "HardThreshold", "Identity", "L2Penalty", "L2Pool", "LeakyRelu", "Linear", "LocalResponseNorm",
-    "LocallyConnected2d", "Log", "LogSoftmax", "MatMul", "MaxPool", "MaxPoolWithIndices", "MaxUnpool", "Maximum",
-    "Mean", "MeanSquaredError", "MinPool", "Minimum", "Mul", "Neg", "Pad", "Pow", "Prod", "ReduceMax", "ReduceMin",
-    "Relu", "Reshape", "Sigmoid", "Slice", "Softmax", "SoftmaxCrossEntropy", "Softplus", "Split", "Sqrt", "Sub",
-    "Sum", "Tanh", "Transpose", "UpsampleBilinear", "UpsampleNearest",
+    "OPS", "OP_CLASSES", "Abs", "Add", "ArgMax", "ArgMin", "AveragePool", "AveragePoolGradient", "BatchNorm",
+    "BedOfNails", "BinaryCrossEntropyWithLogits", "ChannelL2Pool", "Clip", "Concat", "Conv2d", "Conv2dWeightGradient",
+    "ConvTranspose2d", "Div", "Dropout", "Elementwise", "Elu", "Exp", "Expand", "Extent", "Flatten", "Fused",
+    "GlobalAveragePool", "GlobalMaxPool", "HardThreshold", "Identity", "Iota", "L2Penalty", "L2Pool", "LeakyRelu",
+    "Linear", "LocalResponseNorm", "LocallyConnected2d", "Log", "LogSoftmax", "MatMul", "MaxPool", "MaxPoolGradient",
+    "MaxPoolWithIndices", "MaxUnpool", "Maximum", "Mean", "MeanSquaredError", "MinPool", "Minimum", "Mul", "Neg",
+    "Pad", "PickCells", "Pow", "Prod", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Sigmoid", "Slice",
+    "SliceGradient", "Softmax", "SoftmaxCrossEntropy", "Softplus", "Split", "Sqrt", "Sub", "Sum", "Tanh", "Transpose",
+    "UpsampleBilinear", "UpsampleNearest",
 ]  # fmt: skip
