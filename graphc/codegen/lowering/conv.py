@@ -7,7 +7,7 @@ from graphc.codegen.lowering.access import merge_spatial, read
 from graphc.codegen.nest import Buffer, Nest, Var, loop_vars, total
 from graphc.ir import dims
 from graphc.ops import scalar
-from graphc.ops.conv import Conv2d
+from graphc.ops.conv import Conv2d, Conv2dWeightGradient
 from graphc.ops.conv_transpose import ConvTranspose2d
 from graphc.ops.locally_connected import LocallyConnected2d
 from graphc.ops.scalar import Expr, Lit, call
@@ -36,6 +36,16 @@ def lower_conv2d(op: Conv2d, x: Buffer, w: Buffer, *rest: Buffer) -> Iterator[Ne
     if bias:
         value = value + bias[0][k]
     yield Nest(y, loops, loops, apply_epilogue(op.epilogue, value, extra, loops))
+
+
+def lower_conv2d_weight_gradient(op: Conv2dWeightGradient, x: Buffer, g: Buffer, dw: Buffer) -> Iterator[Nest]:
+    """The reduction runs along rows of the gradient, which lie contiguous; the k of a group share what is read of x."""
+    k_all, c_group, _, _ = dw.type.static_shape()
+    loops = k, c, r, s = loop_vars("kcrs", dw.shape)
+    n, p, q = loop_vars("npq", (g.shape[0], *g.shape[2:]))
+    channel: Expr = c if op.groups == 1 else (k // (k_all // op.groups)) * c_group + c
+    cell = read(op.window, x, (n, channel), (p, q), (r, s), fill=0.0)
+    yield Nest(dw, loops, loops, total(cell * g[n, k, p, q], n, p, q))
 
 
 def lower_conv_transpose2d(op: ConvTranspose2d, x: Buffer, w: Buffer, *rest: Buffer) -> Iterator[Nest]:
