@@ -39,14 +39,18 @@ def gradient(graph: Graph, of: str | None = None, wrt: Sequence[str] | None = No
 def _find_output(graph: Graph, of: str | None) -> Value:
     name = graph.output_names[0] if of is None else of
     if name not in graph.output_names:
-        raise GraphError(f"network '{graph.name}': gradient of '{name}': expected one of {', '.join(graph.output_names)}")
+        raise GraphError(
+            f"network '{graph.name}': gradient of '{name}': expected one of {', '.join(graph.output_names)}"
+        )
     value = graph.outputs[graph.output_names.index(name)]
     if value.type.elements != 1 or not value.type.dtype.is_float:
         raise GraphError(f"network '{graph.name}': gradient of '{name}': expected one float element, got {value.type}")
     return value
 
 
-def _walk_back(graph: Graph, b: Builder, new: dict[Value, Value], loss: Value, targets: set[Value]) -> dict[Value, Value]:
+def _walk_back(
+    graph: Graph, b: Builder, new: dict[Value, Value], loss: Value, targets: set[Value]
+) -> dict[Value, Value]:
     """The gradient of each value that depends on one of `targets` and that `loss` depends on, as values of `b`."""
     dependent = set(targets)
     for node in graph.nodes:

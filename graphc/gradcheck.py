@@ -24,7 +24,7 @@ def gradcheck(
     atol: float = 1e-5,
     rtol: float = 1e-3,
 ) -> None:
-    """GradientError with the first element whose gradient |a| differs from the central difference d by > atol + rtol*|d|.
+    """GradientError with the first element whose gradient is off the central difference d by over atol + rtol*|d|.
 
     The function is a random weighted sum of the float outputs, at these inputs; `wrt` names inputs and parameters, None
     stands for every float input and trainable parameter. The tolerances are those of PyTorch's gradcheck. Inputs should
@@ -47,7 +47,7 @@ def gradcheck(
         values = {v: env[v.name] for v in graph.inputs} | {p.value: p.array for p in graph.params.values()}
         return evaluate(graph, values, sizes, DType.F64)
 
-    found = run(replace_outputs(gradient(function, "sum", wrt), wrt))
+    found = run(keep_gradients(gradient(function, "sum", wrt), wrt))
     for name, slopes in zip(wrt, found, strict=True):
         point = env[name]
         if slopes.shape != point.shape:
@@ -60,12 +60,14 @@ def gradcheck(
             env[name] = point
             difference, slope = (ends[0] - ends[1]) / (2 * epsilon), float(np.sum(slopes * direction))
             if not abs(slope - difference) <= atol + rtol * abs(difference):
-                raise GradientError(f"gradient by '{name}' {where}: central difference {difference:.6g}, got {slope:.6g}")
+                raise GradientError(
+                    f"gradient by '{name}' {where}: central difference {difference:.6g}, got {slope:.6g}"
+                )
 
 
-def replace_outputs(graph: Graph, wrt: Sequence[str]) -> Graph:
+def keep_gradients(graph: Graph, wrt: Sequence[str]) -> Graph:
     """The graph with the gradients alone."""
-    kept = {name: v for name, v in zip(graph.output_names, graph.outputs, strict=True)}
+    kept = dict(zip(graph.output_names, graph.outputs, strict=True))
     names = tuple(f"{PREFIX}{name}" for name in wrt)
     return replace(graph, outputs=tuple(kept[name] for name in names), output_names=names).prune()
 

@@ -56,7 +56,7 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015): p -= rate * m / (sqrt(v) + epsilon), where m and v are running means of g and g^2.
 
-    m = beta1*m + (1-beta1)*g and v = beta2*v + (1-beta2)*g^2 begin at 0 and are divided by 1 - beta^t in step t, from 1.
+    m = beta1*m + (1-beta1)*g and v = beta2*v + (1-beta2)*g^2 begin at 0; in step t, from 1, they count 1/(1 - beta^t).
     """
 
     beta1: float = 0.9

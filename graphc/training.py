@@ -25,12 +25,12 @@ def add_cross_entropy(graph: Graph) -> Graph:
 
 
 def training_step(graph: Graph, optimizer: Optimizer, loss: str | None = None) -> Graph:
-    """`graph`, which has the output `loss` (the first if None), with a step of the optimiser for its trainable parameters.
+    """`graph`, one of whose outputs is `loss` (None: the first), with a step of the optimiser for what is trainable.
 
-    Inputs: those of `graph`; `learning_rate` f32[]; `step` i64[], which counts from 0; then all that changes, by name:
-    the trainable parameters, for each the optimiser's slots `PARAMETER.SLOT`, and the running statistics, if `graph`
-    comes from enter_training. Outputs: those of `graph`, and `NAME.next` for each of these. Nothing else is kept between
-    two steps, so the next one is given the `.next` of this one.
+    Inputs: those of `graph`; then all that changes, by name: the trainable parameters, and the running statistics if
+    `graph` comes from enter_training; then `learning_rate` f32[], `step` i64[], which counts from 0, and for each
+    trainable parameter the optimiser's slots `PARAMETER.SLOT`. Outputs: those of `graph`, and `NAME.next` for all that
+    changes. Nothing else is kept between two steps, so the next one is given the `.next` of this one.
     """
     trained = [p.value.name for p in graph.params.values() if p.trainable]
     if not trained:

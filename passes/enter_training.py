@@ -28,7 +28,10 @@ def enter_training(graph: Graph, seed: int = 0, momentum: float = 0.1) -> Graph:
     def rule(b: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
         if isinstance(node.op, ops.BatchNorm) and _has_running_statistics(graph, node):
             mean, variance, count = _batch_statistics(b, inputs[0])
-            for running, found in ((inputs[3], mean), (inputs[4], fused(b, "(x0 * (x1 / (x1 - 1.0)))", variance, count))):
+            for running, found in (
+                (inputs[3], mean),
+                (inputs[4], fused(b, "(x0 * (x1 / (x1 - 1.0)))", variance, count)),
+            ):
                 results[f"{running.name}{NEXT}"] = fused(b, f"(x0 + ((x1 - x0) * {momentum}))", running, found)
             return b.add(node.op, (*inputs[:3], mean, variance), node.name, [v.name for v in node.outputs])
         if isinstance(node.op, ops.Dropout) and node.op.p > 0:

@@ -18,10 +18,8 @@ from torch_executor import run_torch  # noqa: E402  # it imports torch
 
 SIDES = {"lenet5": 32, "alexnet": 63, "resnet18": 40, "mobilenet_v2": 40, "unet": 16, "densenet121": 40}
 BATCH = 3
-# Float64 rounds by 1e-16 and the deepest network multiplies that by 1e5. Float32 code rounds by 1e-7: what remains of
-# its digits is measured where no batch norm divides by the small deviation of a few numbers.
-TOLERANCE = 1e-9
-NATIVE_TOLERANCE = 1e-4
+TOLERANCE = 1e-7  # in float64: 120 batch norms over a few numbers each multiply its 1e-16 by up to 1e8
+NATIVE_TOLERANCE = 1e-4  # in float32, where the networks are less deep
 
 
 def make_network(name: str) -> tuple[Graph, list[Array]]:
@@ -45,14 +43,14 @@ def test_gradients_are_those_of_pytorch(name: str) -> None:
     loss.backward()
     trained = gradient(enter_training(graph), "loss")
     found = dict(zip(trained.output_names, run_reference(trained, inputs, DType.F64), strict=True))
-    assert found["loss"] == pytest.approx(loss.item(), rel=1e-12)
+    assert found["loss"] == pytest.approx(loss.item(), rel=1e-9)
     largest = max(p.grad.abs().max().item() for p in params.values() if p.requires_grad)
     for key, p in params.items():
         if p.requires_grad:  # what batch norm makes of a bias before it is 0 but for rounding
             difference = np.abs(found[f"{PREFIX}{key}"] - p.grad.numpy()).max()
             assert difference <= TOLERANCE * max(p.grad.abs().max().item(), 1e-3 * largest), key
         elif f"{key}{NEXT}" in found:
-            assert relative_difference(found[f"{key}{NEXT}"], p.numpy()) <= 1e-6, key  # momentum is a float32 constant
+            np.testing.assert_allclose(found[f"{key}{NEXT}"], p.numpy(), rtol=1e-9, atol=1e-9, err_msg=key)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet18"])

@@ -32,7 +32,9 @@ def apply(node: Node, x: list[Tensor], train: bool) -> Tensor:
     match node.op:
         case ops.Conv2d(stride=stride, padding=padding, dilation=dilation, groups=groups):
             return F.conv2d(x[0], x[1], x[2] if len(x) > 2 else None, stride, halves(padding), dilation, groups)
-        case ops.ConvTranspose2d(stride=stride, padding=padding, output_padding=extra, groups=groups, dilation=dilation):
+        case ops.ConvTranspose2d(
+            stride=stride, padding=padding, output_padding=extra, groups=groups, dilation=dilation
+        ):
             bias = x[2] if len(x) > 2 else None
             return F.conv_transpose2d(x[0], x[1], bias, stride, halves(padding), extra, groups, dilation)
         case ops.Linear():

@@ -23,8 +23,8 @@ class ConvTranspose2d(Op):
     P = (H-1)*stride + dilation*(R-1) + 1 - pads + output_padding. `output_padding` adds rows at the bottom and columns
     at the right, to which further taps may still add (PyTorch's and ONNX's rule). `epilogue` as in conv2d.
 
-    If given, `size` is P and Q: an image over which a conv2d with these attributes has HxW windows. So the gradient of a
-    convolution has the size of its input, also where a stride leaves a remainder that depends on that size.
+    If given, `size` is P and Q: an image over which a conv2d with these attributes has HxW windows. So the gradient of
+    a convolution has the size of its input, also where a stride leaves a remainder that depends on that size.
     """
 
     name: ClassVar[str] = "conv_transpose2d"

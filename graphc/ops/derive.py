@@ -71,7 +71,7 @@ def identity_matrix(b: Builder, size: DimLike, dtype: DType) -> Value:
 
 
 def transpose_map(b: Builder, matrix: Value, g: Value, axis: int) -> Value:
-    """The gradient of x, where each line y of g's tensor along `axis` is y = x * matrix, matrix [size of x, size of y]."""
+    """The gradient of x, whose lines along `axis` became those of y = x * matrix, matrix [size of x, size of y]."""
     rank = g.type.rank
     swapped = tuple(rank - 1 if i == axis else axis if i == rank - 1 else i for i in range(rank))
     back = b.apply(ops.Transpose((1, 0)), matrix)

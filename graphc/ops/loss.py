@@ -104,6 +104,7 @@ class SoftmaxCrossEntropy(Op):
     ) -> Sequence[Value | None]:
         logits, labels = inputs
         rank, classes = logits.type.rank, logits.type.shape[1]
+        assert isinstance(classes, int)
         column = reshape(b, labels, (labels.type.shape[0], 1, *labels.type.shape[1:]))
         numbers = b.constant(np.arange(classes).reshape(-1, *[1] * (rank - 2)))
         share = divide(b, grads[0], labels.type.elements)

@@ -292,7 +292,7 @@ class Pad(Op):
     def vjp(
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
-        """The middle; a border that repeats x is a matrix along each axis, which is what the op makes of the identity."""
+        """The middle; repeated borders are a matrix along each axis, which is what the op makes of the identity."""
         (x,), (g,) = inputs, grads
         padded = [(axis, *pair) for axis, pair in enumerate(self.pairs()) if any(pair)]
         if self.mode == "constant" and padded:

@@ -6,7 +6,17 @@ from math import inf
 from graphc.codegen.lowering.access import merge_spatial, place, read
 from graphc.codegen.lowering.conv import divide_taps
 from graphc.codegen.nest import (
-    Buffer, Nest, Var, largest, loop_vars, offset, pointwise, size, smallest, to_float, total,
+    Buffer,
+    Nest,
+    Var,
+    largest,
+    loop_vars,
+    offset,
+    pointwise,
+    size,
+    smallest,
+    to_float,
+    total,
 )  # fmt: skip
 from graphc.ops import pool
 from graphc.ops.scalar import Expr, Lit, call

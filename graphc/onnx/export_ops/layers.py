@@ -24,12 +24,12 @@ def write_conv2d(n: NodeWriter, op: Conv2d) -> None:
 
 
 def write_conv2d_weight_gradient(n: NodeWriter, op: Conv2dWeightGradient) -> None:
-    """Conv over x with images and channels swapped, where the gradient is the weight, stride is dilation and vice versa.
+    """Conv over x with images and channels swapped; the gradient is the weight, the stride is the dilation.
 
     Where the stride leaves a remainder the result has more than `kernel` rows and columns; those behind are cut off.
     """
-    (batch, c, h, w), (_, k, p, q) = (v.type.shape for v in n.node.inputs)
-    k_group, c_group, r, s = n.node.outputs[0].type.static_shape()
+    batch, _, h, w = n.node.inputs[0].type.shape
+    _, c_group, r, s = n.node.outputs[0].type.static_shape()
     if op.groups == 1:
         x, g = (n.step("Transpose", name, perm=(1, 0, 2, 3)) for name in n.inputs)
     else:  # the images of each group as its channels: x [C/groups,groups*N,H,W], g [K,N,P,Q]
@@ -52,9 +52,10 @@ def write_conv_transpose2d(n: NodeWriter, op: ConvTranspose2d) -> None:
     kernel, pads, extra = [r, s], list(op.padding), list(op.output_padding)
     if op.size is not None and max(op.stride) > 1:
         count = 2 + op.bias
+        extra = [stride - 1 for stride in op.stride]
         bounds = (n.integers((0, 0), "starts"), n.model.shape(op.size), n.integers((2, 3), "axes"))
         y = n.step("ConvTranspose", *n.inputs[:count], kernel_shape=kernel, strides=op.stride, pads=pads,
-                   dilations=op.dilation, group=op.groups, output_padding=[stride - 1 for stride in op.stride])  # fmt: skip
+                   dilations=op.dilation, group=op.groups, output_padding=extra)  # fmt: skip
         if op.epilogue is None:
             return n.emit("Slice", y, *bounds)
         return write_epilogue(n, op.epilogue, n.step("Slice", y, *bounds), count)
