@@ -29,6 +29,8 @@ def gradient(graph: Graph, of: str | None = None, wrt: Sequence[str] | None = No
         if name not in known or not known[name].type.dtype.is_float:
             found = known[name].type if name in known else "nothing of that name"
             raise GraphError(f"network '{graph.name}': gradient by '{name}': expected a float value, got {found}")
+        if f"{PREFIX}{name}" in graph.output_names:
+            raise GraphError(f"network '{graph.name}': gradient by '{name}': it has an output '{PREFIX}{name}' already")
     targets = [known[name] for name in names]
     gradients = _walk_back(graph, b, new, loss, set(targets))
     results = [gradients.get(v) or full(b, 0.0, v.type) for v in targets]

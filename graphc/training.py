@@ -36,7 +36,7 @@ def training_step(graph: Graph, optimizer: Optimizer, loss: str | None = None) -
     if not trained:
         raise GraphError(f"network '{graph.name}': expected trainable parameters, got none")
     differentiated = gradient(graph, loss, trained)
-    names = [*trained, *(n.removesuffix(NEXT) for n in graph.output_names if n.endswith(NEXT))]
+    names = [*trained, *(name for name in graph.params if f"{name}{NEXT}" in graph.output_names)]
     lifted = replace(
         differentiated,
         inputs=(*differentiated.inputs, *(differentiated.params[n].value for n in names)),

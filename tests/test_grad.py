@@ -59,6 +59,16 @@ def test_a_shared_weight_has_the_sum_over_its_uses() -> None:
     gradcheck(graph, random_inputs(graph, {}))
 
 
+def test_a_transposed_convolution_with_more_output_padding_than_stride() -> None:
+    """A dilation of 3 allows an output_padding of 2 with stride 1: the image has two windows more than x has pixels."""
+    net = Builder("net")
+    x = net.input("x", f32("N", 2, "H", 5))
+    weight = net.param("weight", np.random.default_rng(0).standard_normal((2, 3, 2, 2)).astype(np.float32))
+    op = ops.ConvTranspose2d(stride=(1, 2), output_padding=(2, 2), dilation=(3, 3), bias=False)
+    graph = net.build(y=net.apply(op, x, weight))
+    gradcheck(graph, random_inputs(graph, {"N": 2, "H": 4}))
+
+
 def test_what_the_loss_does_not_depend_on_has_zeros() -> None:
     net = Builder("net")
     x, y = net.input("x", f32("N")), net.input("y", f32("N", 2))
@@ -124,17 +134,19 @@ def test_an_op_without_a_rule_is_named_with_its_path() -> None:
 @pytest.mark.parametrize(
     ("of", "wrt", "message"),
     [
-        ("nothing", ["x"], "gradient of 'nothing': expected one of loss, map"),
+        ("nothing", ["x"], "gradient of 'nothing': expected one of loss, map, grad.y"),
         ("map", ["x"], r"gradient of 'map': expected one float element, got f32\[N,3\]"),
         ("loss", ["z"], "gradient by 'z': expected a float value, got nothing of that name"),
         ("loss", ["k"], r"gradient by 'k': expected a float value, got i64\[N\]"),
+        ("loss", ["y"], r"gradient by 'y': it has an output 'grad.y' already"),
     ],
 )
 def test_refusals(of: str, wrt: list[str], message: str) -> None:
     net = Builder("net")
     x = net.input("x", f32("N", 3))
     net.input("k", TensorType(DType.I64, f32("N").shape))
-    graph = net.build(loss=nn.sum(x, keepdims=False), map=x)
+    y = nn.neg(x, name="y")
+    graph = net.build(**{"loss": nn.sum(y, keepdims=False), "map": x, "grad.y": x})
     with pytest.raises(GraphError, match=message):
         gradient(graph, of, wrt)
 

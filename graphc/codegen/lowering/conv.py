@@ -39,10 +39,15 @@ def lower_conv2d(op: Conv2d, x: Buffer, w: Buffer, *rest: Buffer) -> Iterator[Ne
 
 
 def lower_conv2d_weight_gradient(op: Conv2dWeightGradient, x: Buffer, g: Buffer, dw: Buffer) -> Iterator[Nest]:
-    """The reduction runs along rows of the gradient, which lie contiguous; the k of a group share what is read of x."""
-    k_all, c_group, _, _ = dw.type.static_shape()
-    loops = k, c, r, s = loop_vars("kcrs", dw.shape)
+    """Sums run across lanes along q, where the rows of g lie contiguous, and several k share what is read of x.
+
+    r and s are one loop, t: along s alone dw and x are contiguous, too, but with 3 of 16 lanes.
+    """
+    k_all, c_group, r_all, s_all = dw.type.static_shape()
+    dw = dw.view(k_all, c_group, r_all * s_all)
+    loops = k, c, t = loop_vars("kct", dw.shape)
     n, p, q = loop_vars("npq", (g.shape[0], *g.shape[2:]))
+    r, s = t // s_all, t % s_all
     channel: Expr = c if op.groups == 1 else (k // (k_all // op.groups)) * c_group + c
     cell = read(op.window, x, (n, channel), (p, q), (r, s), fill=0.0)
     yield Nest(dw, loops, loops, total(cell * g[n, k, p, q], n, p, q))
