@@ -42,5 +42,9 @@ class FileError(GraphcError, OSError):
         super().__init__(message)
 
 
+class GradientError(GraphcError):
+    """A gradient that differs from the central difference; the message names the element and both numbers."""
+
+
 class NoGradientError(GraphcError):
     """An op without a gradient rule lies between the loss and what it is differentiated by."""

@@ -30,9 +30,20 @@ def run_reference(
         raise InputError(f"network '{graph.name}': expected {len(graph.inputs)} inputs, got {len(inputs)}")
     sizes = bind_sizes([(v.name, v.type) for v in graph.inputs], [a.shape for a in inputs])
     check_sizes(graph, sizes)
+    env = dict(zip(graph.inputs, inputs, strict=True)) | {p.value: p.array for p in graph.params.values()}
+    return evaluate(graph, env, sizes, dtype, keep)
+
+
+def evaluate(
+    graph: Graph,
+    values: Mapping[Value, Array],
+    sizes: Mapping[str, int],
+    dtype: DType | None = None,
+    keep: Sequence[Value] | None = None,
+) -> list[Array]:
+    """`run_reference` from the values of inputs and parameters, whose sizes are known and have been checked."""
     wanted = list(graph.outputs if keep is None else keep)
-    env: dict[Value, Array] = {v: _cast(a, dtype) for v, a in zip(graph.inputs, inputs, strict=True)}
-    env |= {p.value: _cast(p.array, dtype) for p in graph.params.values()}
+    env: dict[Value, Array] = {v: _cast(a, dtype) for v, a in values.items()}
     last = {v: i for i, node in enumerate(graph.nodes) for v in node.inputs}
     for i, node in enumerate(graph.nodes):
         with np.errstate(all="ignore"):  # inf and NaN are results here, not mistakes

@@ -43,6 +43,7 @@ class Problem:
     inputs: tuple[Input, ...]
     tolerance: float = SINGLE_ROUNDING
     least_size: int = 1
+    operands: int | None = None  # the op has the first of the inputs, or all; others give the sizes that it speaks of
 
     def build(self, seed: int = 0) -> Graph:
         """The graph of this one op."""
@@ -53,7 +54,7 @@ class Problem:
                 values.append(net.param(f"p{i}", x.data(rng, x.type.static_shape())))
             else:
                 values.append(net.input(f"x{i}", x.type))
-        return net.build(*net.add(self.op, tuple(values), "y"))
+        return net.build(*net.add(self.op, tuple(values[: self.operands]), "y"))
 
     def arrays(self, sizes: dict[str, int], seed: int = 0) -> list[Array]:
         """Data for the inputs at these sizes."""

@@ -30,6 +30,7 @@ from problem import (
 
 from graphc import ops
 from graphc.ir import Array, DimLike, DType, Op, TensorType, dims, f32
+from graphc.ops.window import Window
 
 
 def elementwise(op: Op, data: Data = normal, tolerance: float = SINGLE_ROUNDING) -> st.SearchStrategy[Problem]:
@@ -76,9 +77,14 @@ def conv_transpose2d(draw: st.DrawFn) -> Problem:
     dilation = draw(pairs)
     extra = tuple(draw(st.integers(0, s - 1)) for s in stride)  # ONNX Runtime refuses more, whatever the dilation
     pads = draw(st.tuples(*[st.integers(0, 1)] * 4))
+    weights = (weight(c * groups, k, *kernel), *([weight(k * groups)] if bias else []))
+    if draw(st.booleans()):
+        p, q = Window(kernel, stride, pads, dilation).positions(H, W)
+        op = ops.ConvTranspose2d(stride, pads, (0, 0), dilation, groups, bias, size=(H, W))
+        operands = (Input(f32(N, c * groups, p, q)), *weights)
+        return Problem(op, (*operands, image(1)), SUMS, least_size=7, operands=len(operands))
     op = ops.ConvTranspose2d(stride, pads, extra, dilation, groups, bias)
-    operands = (image(c * groups), weight(c * groups, k, *kernel), *([weight(k * groups)] if bias else []))
-    return Problem(op, operands, SUMS, least_size=3)
+    return Problem(op, (image(c * groups), *weights), SUMS, least_size=3)
 
 
 @st.composite
@@ -130,6 +136,54 @@ def pool(draw: st.DrawFn, make: Callable[..., Op], *names: str) -> Problem:
     if "count_padding" in names:
         fields["count_padding"] = draw(st.booleans())
     return Problem(make(**fields), (image(draw(st.integers(1, 4))),), least_size=max(extent))
+
+
+@st.composite
+def conv2d_weight_gradient(draw: st.DrawFn) -> Problem:
+    groups, c, k = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 4)), draw(st.integers(1, 9))
+    window = {"stride": draw(pairs), "padding": draw(padding4), "dilation": draw(pairs)}
+    op = ops.Conv2dWeightGradient(**window, groups=groups, kernel=draw(pairs))
+    p, q = op.window.positions(H, W)
+    g = lambda rng, shape: normal(rng, shape) / np.float32(np.sqrt(np.prod(shape[2:])))  # noqa: E731  # sums of about 1
+    return Problem(op, (image(c * groups), Input(f32(N, k * groups, p, q), g)), SUMS, least_size=7)
+
+
+@st.composite
+def average_pool_gradient(draw: st.DrawFn) -> Problem:
+    names = "kernel", "stride", "padding", "ceil_mode", "count_padding"
+    problem = draw(pool(ops.AveragePool, *names[3:]))
+    op = ops.AveragePoolGradient(**{name: getattr(problem.op, name) for name in names}, size=(H, W))
+    result = problem.op.infer(problem.inputs[0].type)
+    assert isinstance(result, TensorType)
+    return Problem(op, (Input(result), image(1)), least_size=problem.least_size, operands=1)
+
+
+@st.composite
+def max_pool_routes(draw: st.DrawFn, forward: bool) -> Problem:
+    """From an image to the cells at indices that a pool has given, or back."""
+    pooled = draw(pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode")).op
+    assert isinstance(pooled, ops.MaxPoolWithIndices)
+    shape = (2, 3, draw(st.integers(12, 17)), draw(st.integers(12, 17)))
+    y, places = pooled.infer(f32(*shape))
+    indices = Input(places, lambda rng, _: pooled.eval(normal(rng, shape))[1])
+    if forward:
+        return Problem(ops.PickCells(**pooled.window_fields()), (Input(f32(*shape)), indices))
+    return Problem(ops.MaxPoolGradient(**pooled.window_fields(), size=shape[2:]), (Input(y), indices))
+
+
+@st.composite
+def slice_gradient(draw: st.DrawFn) -> Problem:
+    c = draw(st.integers(1, 5))
+    op = _slice(draw, c)
+    assert isinstance(op, ops.Slice)
+    gradient = ops.SliceGradient(op.axes, op.starts, op.ends, op.steps, shape=(N, c, H, W))
+    return Problem(gradient, (Input(op.infer(f32(N, c, H, W))), image(1)), least_size=4, operands=1)
+
+
+@st.composite
+def sizes(draw: st.DrawFn, make: Callable[..., Op], *choices: object) -> Problem:
+    """An op without operands."""
+    return Problem(make(draw(st.sampled_from(choices))), (image(1),), operands=0)
 
 
 @st.composite
@@ -284,6 +338,7 @@ def axis_op(make: Callable[[int], Op]) -> st.SearchStrategy[Problem]:
 
 PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "conv2d": conv2d(),
+    "conv2d_weight_gradient": conv2d_weight_gradient(),
     "conv_transpose2d": conv_transpose2d(),
     "locally_connected2d": locally_connected2d(),
     "linear": linear(),
@@ -303,6 +358,9 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "max_pool_with_indices": pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode"),
     "average_pool": pool(ops.AveragePool, "ceil_mode", "count_padding"),
     "l2_pool": pool(ops.L2Pool, "ceil_mode"),
+    "average_pool_gradient": average_pool_gradient(),
+    "max_pool_gradient": max_pool_routes(False),
+    "pick_cells": max_pool_routes(True),
     "max_unpool": max_unpool(),
     "channel_l2_pool": shapes4(lambda draw, c: ops.ChannelL2Pool(draw(st.integers(1, c)), draw(st.integers(1, 3)))),
     "global_average_pool": shapes4(lambda draw, c: ops.GlobalAveragePool(), SUMS),
@@ -323,6 +381,9 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "concat": concat(),
     "split": shapes4(lambda draw, c: ops.Split(1, (1,) * c) if draw(st.booleans()) else ops.Split(1, (c,))),
     "slice": shapes4(_slice, least_size=4),
+    "slice_gradient": slice_gradient(),
+    "extent": sizes(ops.Extent, H * W, N * 3 + H // 2, 7),
+    "iota": sizes(ops.Iota, (H,), (N, 2, W), (5, 3), ()),
     "pad": shapes4(_pad, least_size=3),
     "sum": reduce(ops.Sum),
     "mean": reduce(ops.Mean),

@@ -46,7 +46,12 @@ def test_every_op_has_an_exporter() -> None:
     assert set(EXPORTERS) == set(OP_CLASSES)
 
 
-@pytest.mark.parametrize("name", sorted(PROBLEMS))
+# What only gradients are made of: their ONNX nodes (convolutions with computed weights, ranges, scattered sums) are not
+# imported again. test_executors.py runs them in ONNX Runtime.
+NOT_IMPORTED = {"conv2d_weight_gradient", "extent", "iota", "max_pool_gradient", "pick_cells", "slice_gradient"}
+
+
+@pytest.mark.parametrize("name", sorted(PROBLEMS.keys() - NOT_IMPORTED))
 @settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_ops_agree_with_onnxruntime(name: str, data: st.DataObject) -> None:

@@ -129,7 +129,7 @@ def test_range_up_to_a_symbolic_size() -> None:
     for start, step in ((0, 1), (1, 1), (-2, 3), (9, -2)):
         graph = from_model(make_model(nodes, data={"a": np.array(start), "b": np.array(step)}))
         np.testing.assert_array_equal(run_reference(graph, [floats(1, 3, 5, 4)]), [np.arange(start, 5.0, step)])
-        assert [n.op.name for n in graph.nodes].count("positions") == 1
+        assert {n.op.name for n in graph.nodes} & {"iota", "positions"}
 
 
 def test_reverse_sequence() -> None:

@@ -150,6 +150,11 @@ class Graph:
         `rule(builder, node, inputs)` gets the node's inputs in the new graph and returns the new values of its
         outputs, or None to keep the node.
         """
+        builder, new = self.reopen(rule, name)
+        return builder.build(**{n: new[v] for n, v in zip(self.output_names, self.outputs, strict=True)})
+
+    def reopen(self, rule: "Rule | None" = None, name: str | None = None) -> "tuple[Builder, dict[Value, Value]]":
+        """A builder that has declared all this, rewritten by `rule`, and can go on; and what each value is there."""
         builder = Builder(name or self.name, meta=self.meta)
         builder.reserve(v.name for v in self.values())
         builder.reserve(node.name for node in self.nodes)
@@ -157,11 +162,22 @@ class Graph:
         new |= {p.value: builder.adopt(p) for p in self.params.values()}
         for node in self.nodes:
             inputs = tuple(new[v] for v in node.inputs)
-            outputs = rule(builder, node, inputs)
+            outputs = rule(builder, node, inputs) if rule else None
             if outputs is None:
                 outputs = builder.add(node.op, inputs, node.name, [v.name for v in node.outputs])
             new |= zip(node.outputs, outputs, strict=True)
-        return builder.build(**{n: new[v] for n, v in zip(self.output_names, self.outputs, strict=True)})
+        return builder, new
+
+    def prune(self) -> "Graph":
+        """Without the nodes and parameters from which no path leads to an output; the inputs stay, used or not."""
+        needed = set(self.outputs)
+        kept = []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.outputs):
+                needed.update(node.inputs)
+                kept.append(node)
+        params = {name: param for name, param in self.params.items() if param.value in needed}
+        return replace(self, nodes=tuple(reversed(kept)), params=params)
 
 
 Rule = Callable[["Builder", Node, tuple[Value, ...]], "tuple[Value, ...] | None"]

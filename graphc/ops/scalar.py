@@ -7,7 +7,7 @@ language; an op composes them with Python operators and `call`.
 
 import ast
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -278,6 +278,23 @@ def substitute(expr: Expr, replacements: Sequence[Expr]) -> Expr:
         case Call(fn=fn, args=operands):
             return call(fn, *(substitute(a, replacements) for a in operands))
     return expr
+
+
+def replace(expr: Expr, part: Expr, other: Expr) -> Expr:
+    """The expression with every occurrence of `part` replaced by `other`."""
+    if expr == part:
+        return other
+    return call(expr.fn, *(replace(a, part, other) for a in expr.args)) if isinstance(expr, Call) else expr
+
+
+def arguments(expr: Expr) -> Iterator[int]:
+    """The index of each `Arg` in order of appearance, as often as it appears."""
+    match expr:
+        case Arg(index=i):
+            yield i
+        case Call(args=operands):
+            for operand in operands:
+                yield from arguments(operand)
 
 
 def size(expr: Expr) -> int:

@@ -1,14 +1,16 @@
 """Ops that move elements and compute nothing: reshape, transpose, concat, split, slice, pad, expand. Any dtype."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
 
 import numpy as np
 
 from graphc.errors import ShapeError
-from graphc.ir import Array, DimLike, Op, TensorType, dims
+from graphc.ir import Array, Builder, DimLike, Op, TensorType, Value, dims
 from graphc.ops.checks import check_inputs
+from graphc.ops.derive import identity_matrix, reshape, sum_to, transpose_map
 from graphc.ops.elementwise import broadcast_shapes
 
 FAR = 2**31 - 1  # no dim is this long; exporters write it, or 2**63 - 1, for "to the end"
@@ -39,6 +41,11 @@ class Flatten(Op):
         (x,) = arrays
         return x.reshape(int(np.prod(x.shape[: self.axis], dtype=np.int64)), -1)
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [reshape(b, grads[0], inputs[0].type.shape)]
+
 
 @dataclass(frozen=True)
 class Reshape(Op):
@@ -62,6 +69,11 @@ class Reshape(Op):
     def eval(self, *arrays: Array) -> Array:
         return arrays[0].reshape(tuple(dims.evaluate(d, {}) for d in self.shape))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [reshape(b, grads[0], inputs[0].type.shape)]
+
 
 @dataclass(frozen=True)
 class Transpose(Op):
@@ -79,6 +91,11 @@ class Transpose(Op):
 
     def eval(self, *arrays: Array) -> Array:
         return arrays[0].transpose(self.perm)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [b.apply(Transpose(tuple(self.perm.index(i) for i in range(len(self.perm)))), grads[0])]
 
 
 @dataclass(frozen=True)
@@ -106,6 +123,11 @@ class Concat(Op):
     def eval(self, *arrays: Array) -> Array:
         return np.concatenate(arrays, axis=self.axis)
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return b.add(Split(self.axis, tuple(v.type.shape[self.axis] for v in inputs)), (grads[0],))
+
 
 @dataclass(frozen=True)
 class Split(Op):
@@ -130,6 +152,11 @@ class Split(Op):
     def eval(self, *arrays: Array) -> tuple[Array, ...]:
         bounds = [dims.evaluate(d, {}) for d in self.offsets()[1:-1]]
         return tuple(np.split(arrays[0], bounds, axis=self.axis))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [b.apply(Concat(self.axis), *grads)]
 
 
 @dataclass(frozen=True)
@@ -183,6 +210,46 @@ class Slice(Op):
             index[axis] = slice(start, end, step)
         return arrays[0][tuple(index)]
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        op = SliceGradient(self.axes, self.starts, self.ends, self.steps, shape=inputs[0].type.shape)
+        return [b.apply(op, grads[0])]
+
+
+@dataclass(frozen=True)
+class SliceGradient(Op):
+    """y of this `shape` is zero, but y[start:end:step] = g along each of `axes`, as `slice` reads it."""
+
+    name: ClassVar[str] = "slice_gradient"
+    axes: tuple[int, ...]
+    starts: tuple[DimLike, ...]
+    ends: tuple[DimLike, ...]
+    steps: tuple[int, ...]
+    shape: tuple[DimLike, ...] = field(kw_only=True)
+
+    @property
+    def slice(self) -> Slice:
+        """What takes g out of y."""
+        return Slice(self.axes, self.starts, self.ends, self.steps)
+
+    def infer(self, *types: TensorType) -> TensorType:
+        (g,) = check_inputs(types, 1)
+        expected = self.slice.infer(g.with_shape(*self.shape))
+        if g.rank != expected.rank or not all(map(dims.same, g.shape, expected.shape)):
+            raise ShapeError(f"expected a slice {expected}, got {g}")
+        return g.with_shape(*self.shape)
+
+    def eval(self, *arrays: Array) -> Array:
+        y = np.zeros(tuple(dims.evaluate(d, {}) for d in self.shape), arrays[0].dtype)
+        self.slice.eval(y)[...] = arrays[0]
+        return y
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [b.apply(self.slice, grads[0])]
+
 
 def _below(d: DimLike, bound: int) -> bool:
     """Whether a constant lies below `bound`; a symbolic dim lies from 0 to FAR."""
@@ -235,6 +302,21 @@ class Pad(Op):
             return np.pad(arrays[0], pairs, constant_values=self.value)
         return np.pad(arrays[0], pairs, mode=self.mode)  # type: ignore[call-overload,no-any-return]
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """The middle; repeated borders are a matrix along each axis, which is what the op makes of the identity."""
+        (x,), (g,) = inputs, grads
+        padded = [(axis, *pair) for axis, pair in enumerate(self.pairs()) if pair != (0, 0)]
+        if self.mode == "constant" and padded:
+            axes, befores, afters = zip(*padded, strict=True)
+            ends = tuple(b + x.type.shape[axis] for axis, b in zip(axes, befores, strict=True))
+            return [b.apply(Slice(axes, befores, ends, (1,) * len(axes)), g)]
+        for axis, before, after in padded:
+            lines = identity_matrix(b, x.type.shape[axis], x.type.dtype)
+            g = transpose_map(b, b.apply(Pad((0, before, 0, after), self.mode), lines), g, axis)
+        return [g]
+
 
 @dataclass(frozen=True)
 class Expand(Op):
@@ -256,3 +338,8 @@ class Expand(Op):
     def eval(self, *arrays: Array) -> Array:
         shape = tuple(dims.evaluate(d, {}) for d in self.shape)
         return np.broadcast_to(arrays[0], np.broadcast_shapes(arrays[0].shape, shape))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [sum_to(b, grads[0], inputs[0].type)]

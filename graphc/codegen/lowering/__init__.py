@@ -3,7 +3,12 @@
 from collections.abc import Callable, Iterator
 
 from graphc import ops
-from graphc.codegen.lowering.conv import lower_conv2d, lower_conv_transpose2d, lower_locally_connected2d
+from graphc.codegen.lowering.conv import (
+    lower_conv2d,
+    lower_conv2d_weight_gradient,
+    lower_conv_transpose2d,
+    lower_locally_connected2d,
+)  # fmt: skip
 from graphc.codegen.lowering.elementwise import lower_elementwise
 from graphc.codegen.lowering.index import (
     lower_gather,
@@ -25,14 +30,17 @@ from graphc.codegen.lowering.norm import lower_batch_norm, lower_local_response_
 from graphc.codegen.lowering.order import lower_cum_sum, lower_top_k
 from graphc.codegen.lowering.pool import (
     lower_average_pool,
+    lower_average_pool_gradient,
     lower_channel_l2_pool,
     lower_global_average_pool,
     lower_global_max_pool,
     lower_l2_pool,
     lower_max_pool,
+    lower_max_pool_gradient,
     lower_max_pool_with_indices,
     lower_max_unpool,
     lower_min_pool,
+    lower_pick_cells,
 )  # fmt: skip
 from graphc.codegen.lowering.reduce import lower_arg_extreme, lower_reduce
 from graphc.codegen.lowering.resize import lower_bed_of_nails, lower_upsample_bilinear, lower_upsample_nearest
@@ -40,9 +48,12 @@ from graphc.codegen.lowering.sample import lower_grid_sample, lower_roi_align
 from graphc.codegen.lowering.shape import (
     lower_concat,
     lower_expand,
+    lower_extent,
+    lower_iota,
     lower_pad,
     lower_reshape,
     lower_slice,
+    lower_slice_gradient,
     lower_split,
     lower_transpose,
 )  # fmt: skip
@@ -53,6 +64,7 @@ from graphc.ir import Op
 
 LOWERINGS: dict[type[Op], Callable[..., Iterator[Nest]]] = {
     ops.Conv2d: lower_conv2d,
+    ops.Conv2dWeightGradient: lower_conv2d_weight_gradient,
     ops.ConvTranspose2d: lower_conv_transpose2d,
     ops.LocallyConnected2d: lower_locally_connected2d,
     ops.Linear: lower_linear,
@@ -65,6 +77,9 @@ LOWERINGS: dict[type[Op], Callable[..., Iterator[Nest]]] = {
     ops.GlobalAveragePool: lower_global_average_pool,
     ops.GlobalMaxPool: lower_global_max_pool,
     ops.MaxPoolWithIndices: lower_max_pool_with_indices,
+    ops.MaxPoolGradient: lower_max_pool_gradient,
+    ops.PickCells: lower_pick_cells,
+    ops.AveragePoolGradient: lower_average_pool_gradient,
     ops.MaxUnpool: lower_max_unpool,
     ops.BatchNorm: lower_batch_norm,
     ops.LocalResponseNorm: lower_local_response_norm,
@@ -79,8 +94,11 @@ LOWERINGS: dict[type[Op], Callable[..., Iterator[Nest]]] = {
     ops.Concat: lower_concat,
     ops.Split: lower_split,
     ops.Slice: lower_slice,
+    ops.SliceGradient: lower_slice_gradient,
     ops.Pad: lower_pad,
     ops.Expand: lower_expand,
+    ops.Extent: lower_extent,
+    ops.Iota: lower_iota,
     ops.Sum: lower_reduce,
     ops.Mean: lower_reduce,
     ops.Prod: lower_reduce,

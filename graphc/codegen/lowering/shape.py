@@ -1,12 +1,14 @@
-"""Loop nests of the ops that only move elements: index maps from the result's elements to the operand's."""
+"""Loop nests of the ops that only move elements: index maps from the result's elements to the operand's. And of the ops
+whose elements are sizes or positions."""
 
 from collections.abc import Iterator
 
 from graphc.codegen.layout import DENSE
 from graphc.codegen.nest import Buffer, Nest, loop_vars, offset, pointwise, size
 from graphc.ir import DimLike, dims
+from graphc.ops.positions import Extent, Iota
 from graphc.ops.scalar import Expr, Lit, call
-from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, SliceGradient, Split, Transpose
 
 NAMES = "hijklmno"
 
@@ -66,6 +68,22 @@ def lower_slice(op: Slice, x: Buffer, y: Buffer) -> Iterator[Nest]:
         loops,
         x[*(size(first) + v * step for v, (first, step, _) in zip(loops, op.ranges(x.type), strict=True))],
     )
+
+
+def lower_slice_gradient(op: SliceGradient, g: Buffer, y: Buffer) -> Iterator[Nest]:
+    zero = Lit(0.0) if y.type.dtype.is_float else Lit(0)
+    yield pointwise(y, lambda *_: zero)
+    loops = loop_vars(NAMES[: g.type.rank], g.shape)
+    ranges = zip(loops, op.slice.ranges(y.type), strict=True)
+    yield Nest(y, loops, tuple(size(first) + v * step for v, (first, step, _) in ranges), g[loops])
+
+
+def lower_extent(op: Extent, y: Buffer) -> Iterator[Nest]:
+    yield Nest(y, (), (), size(op.dim))
+
+
+def lower_iota(op: Iota, y: Buffer) -> Iterator[Nest]:
+    yield pointwise(y, lambda *index: offset(y.shape, index))
 
 
 def lower_expand(op: Expand, x: Buffer, y: Buffer) -> Iterator[Nest]:

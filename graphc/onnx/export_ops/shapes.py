@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import UnsupportedError
-from graphc.ir import dims
+from graphc.ir import DimLike, DType, dims
 from graphc.onnx.writer import NodeWriter
+from graphc.ops.positions import Extent, Iota
 from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, Sum
-from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, SliceGradient, Split, Transpose
 
 _ALL = 2**63 - 1  # as an end: up to the last element, or with a negative step, minus this: down to the first
 
@@ -33,6 +34,44 @@ def write_slice(n: NodeWriter, op: Slice) -> None:
     """Slice."""
     bounds = [n.model.shape(op.starts), n.model.shape(op.ends)]
     n.emit("Slice", n.inputs[0], *bounds, n.integers(op.axes, "axes"), n.integers(op.steps, "steps"))
+
+
+def write_slice_gradient(n: NodeWriter, op: SliceGradient) -> None:
+    """Pad: along each axis turned round for a step below 0, with zeros between the elements for a step above 1.
+
+    The last of these zeros may lie behind the end: the padding there is then negative, which cuts.
+    """
+    g, shape = n.inputs[0], list(n.node.inputs[0].type.shape)
+    befores: list[DimLike] = [0] * len(shape)
+    turned = [axis for axis, (_, step, _) in enumerate(op.slice.ranges(n.node.outputs[0].type)) if step < 0]
+    if turned:
+        axes, far = n.integers(tuple(turned), "turned"), (-_ALL,) * len(turned)
+        back = n.integers((-1,) * len(turned), "back")
+        g = n.step("Slice", g, back, n.integers(far, "far"), axes, back)
+    for axis, (first, step, length) in enumerate(op.slice.ranges(n.node.outputs[0].type)):
+        befores[axis] = first if step > 0 else first + (length - 1) * step
+        if abs(step) > 1:
+            g = n.step("Reshape", g, n.model.shape((*shape[: axis + 1], 1, *shape[axis + 1 :])))
+            zeros = [0] * (2 * len(shape) + 2)
+            zeros[len(shape) + 1 + axis + 1] = abs(step) - 1
+            g = n.step("Pad", g, n.integers(tuple(zeros), "zeros"))
+            shape[axis] = shape[axis] * abs(step)
+            g = n.step("Reshape", g, n.model.shape(tuple(shape)))
+    afters = [d - before - length for d, before, length in zip(op.shape, befores, shape, strict=True)]
+    n.emit("Pad", g, n.model.shape((*befores, *afters)))
+
+
+def write_extent(n: NodeWriter, op: Extent) -> None:
+    """Computed from the shapes of the inputs."""
+    n.emit("Reshape", n.model.shape((op.dim,)), n.integers((), "scalar"))
+
+
+def write_iota(n: NodeWriter, op: Iota) -> None:
+    """Range."""
+    none = n.integers((), "scalar")
+    end = n.step("Reshape", n.model.shape((dims.product(op.shape),)), none)
+    zero, one = n.number(0, "zero", DType.I64), n.number(1, "one", DType.I64)
+    n.emit("Reshape", n.step("Range", zero, end, one), n.model.shape(op.shape))
 
 
 def write_pad(n: NodeWriter, op: Pad) -> None:
@@ -105,6 +144,9 @@ EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
     Concat: lambda n, op: n.emit("Concat", *n.inputs, axis=op.axis),
     Split: write_split,
     Slice: write_slice,
+    SliceGradient: write_slice_gradient,
+    Extent: write_extent,
+    Iota: write_iota,
     Pad: write_pad,
     Expand: lambda n, op: n.emit("Expand", n.inputs[0], n.model.shape(op.shape)),
     Sum: _reduction("ReduceSum", 13),

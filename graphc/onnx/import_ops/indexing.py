@@ -13,6 +13,7 @@ from graphc.ops.elementwise import Fused
 from graphc.ops.index import Gather, GatherElements, GatherND, Positions, ScatterElements, ScatterND
 from graphc.ops.linear import MatMul
 from graphc.ops.order import CumSum, TopK
+from graphc.ops.positions import Iota
 from graphc.ops.sample import GridSample, RoiAlign
 from graphc.ops.shape import Expand, Reshape, Slice, Transpose
 
@@ -63,7 +64,7 @@ def positions(n: NodeReader, x: Value, axis: int) -> Value:
 
 
 def read_range(n: NodeReader) -> None:
-    """Range between constants, or over a length that depends on sizes: positions along a tensor as long as that."""
+    """Range between constants, or over a length that depends on sizes: positions, along a tensor that is so long."""
     known = [n.constant(i) for i in range(3)]
     if None not in known:
         low, high, stride = (c.array.reshape(()) for c in known if c is not None)
@@ -75,15 +76,14 @@ def read_range(n: NodeReader) -> None:
     if not isinstance(step, int) or step == 0:
         raise UnsupportedError(f"a range with delta={step}")
     length = dims.ceil_div(limit - start, step) if step > 0 else dims.ceil_div(start - limit, -step)
-    x = next((v for v in n.scope.by_shape.values() if length in v.type.shape), None)
-    if x is None:
-        x = n.step(Expand((length,)), n.parameter(np.array(False), "cell"))
-    op, dtype = Positions(x.type.shape.index(length)), n.dtype(0)
+    found = next((v for v in n.scope.by_shape.values() if length in v.type.shape), None)
+    op, operands = (Iota((length,)), ()) if found is None else (Positions(found.type.shape.index(length)), (found,))
+    dtype = n.dtype(0)
     if (start, step, dtype) == (0, 1, DType.I64):
-        return n.emit(op, x)
+        return n.emit(op, *operands)
     if isinstance(start, int):
-        return n.emit(Fused(f"to_{dtype.value}(((x0 * {step}) + {start}))"), n.step(op, x))
-    return n.emit(Fused(f"(to_{dtype.value}((x0 * {step})) + x1)"), n.step(op, x), n.value(0))
+        return n.emit(Fused(f"to_{dtype.value}(((x0 * {step}) + {start}))"), n.step(op, *operands))
+    return n.emit(Fused(f"(to_{dtype.value}((x0 * {step})) + x1)"), n.step(op, *operands), n.value(0))
 
 
 def read_trilu(n: NodeReader) -> None:
