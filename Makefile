@@ -26,7 +26,7 @@ check: $(VENV)/installed-check
 bench: $(VENV)/installed-bench
 	$(VENV)/bin/python tests/performance.py
 
-# Counts which of onnx's own node tests pass, for each operator; 5 minutes on 2 cores.
+# Counts which of onnx's own tests pass, for each operator and group; 10 minutes on 2 cores.
 conformance: $(VENV)/installed-test
 	$(VENV)/bin/python tests/conformance.py
 

@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from graphc.artefact import build
     from graphc.driver import compile
     from graphc.errors import GraphcError
+    from graphc.grad import gradient
+    from graphc.gradcheck import gradcheck
     from graphc.ir import Builder, DType, Graph, TensorType, f32
     from graphc.ir.view import to_networkx
     from graphc.onnx import export_onnx, load
     from graphc.passes import optimize
+    from graphc.passes.enter_training import enter_training
     from graphc.passes.fully_convolutional import fully_convolutional
     from graphc.reference import run_reference
     from graphc.text import parse
+    from graphc.training import add_cross_entropy, training_step
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "add_cross_entropy": "graphc.training",
     "build": "graphc.artefact",
     "compile": "graphc.driver",
     "GraphcError": "graphc.errors",
@@ -35,17 +40,22 @@ _HOME = {
     "f32": "graphc.ir",
     "export_onnx": "graphc.onnx",
     "load": "graphc.onnx",
+    "enter_training": "graphc.passes",
     "fully_convolutional": "graphc.passes",
+    "gradcheck": "graphc.gradcheck",
+    "gradient": "graphc.grad",
     "optimize": "graphc.passes",
     "run_reference": "graphc.reference",
     "parse": "graphc.text",
     "to_networkx": "graphc.ir.view",
+    "training_step": "graphc.training",
 }
-_MODULES = ("models", "nn", "ops", "passes", "runtime")
+_MODULES = ("models", "nn", "ops", "optim", "passes", "runtime")
 
 __all__ = [
-    "Builder", "DType", "Graph", "GraphcError", "TensorType", "__version__", "build", "compile", "export_onnx", "f32",
-    "fully_convolutional", "load", "optimize", "parse", "run_reference", "to_networkx",
+    "Builder", "DType", "Graph", "GraphcError", "TensorType", "__version__", "add_cross_entropy", "build", "compile",
+    "enter_training", "export_onnx", "f32", "fully_convolutional", "gradcheck", "gradient", "load", "optimize", "parse",
+    "run_reference", "to_networkx", "training_step",
 ]  # fmt: skip
 
 

@@ -18,7 +18,9 @@ FAMILIES: tuple[tuple[str, tuple[type[Op], ...]], ...] = (
               ops.ArgMax, ops.ArgMin)),
     ("join", (ops.Concat,)),
     ("shape", (ops.Identity, ops.Dropout, ops.Flatten, ops.Reshape, ops.Transpose, ops.Split, ops.Slice, ops.Pad,
-               ops.Expand, ops.MaxUnpool, ops.UpsampleNearest, ops.UpsampleBilinear, ops.BedOfNails)),
+               ops.Expand, ops.MaxUnpool, ops.UpsampleNearest, ops.UpsampleBilinear, ops.BedOfNails, ops.Interpolate,
+               ops.Extent, ops.Iota, ops.PickCells, ops.Positions, ops.Gather, ops.GatherElements, ops.GatherND,
+               ops.ScatterElements, ops.ScatterND, ops.TopK, ops.CumSum, ops.GridSample, ops.RoiAlign)),
 )  # fmt: skip
 
 HOSTS = ("conv", "linear", "norm", "join")  # kinds of box that take in what follows

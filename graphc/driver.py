@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import llvmlite.binding as llvm
 
@@ -13,13 +15,17 @@ from graphc.codegen.layout import Layout
 from graphc.codegen.module import NetworkModule
 from graphc.codegen.plan import Plan, make_plan
 from graphc.codegen.target import Target, check_runs_here, make_target
-from graphc.errors import InputError
+from graphc.errors import InputError, ValueDependentError
 from graphc.geometry import describe_geometry
-from graphc.ir import Graph, Value
+from graphc.ir import Array, Graph, Value
 from graphc.passes import optimize
 from graphc.runtime.jit import JitCode, make_network
 from graphc.runtime.network import Network, check_threads
+from graphc.runtime.specializing import SpecializingNetwork
 from graphc.settings import dump_folder
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 @dataclass
@@ -33,14 +39,32 @@ class Lowered:
     machine: llvm.TargetMachine
 
 
+@overload
 def compile(
-    graph: Graph,
+    graph: Graph, threads: int | None = None, cpu: str = "native", optimized: bool = True, precise: bool = False
+) -> Network: ...
+
+
+@overload
+def compile(
+    graph: "str | os.PathLike[str] | ModelProto",
     threads: int | None = None,
     cpu: str = "native",
     optimized: bool = True,
     precise: bool = False,
-) -> Network:
-    """Compile a graph to machine code in this process.
+) -> Network | SpecializingNetwork: ...
+
+
+def compile(
+    graph: "Graph | str | os.PathLike[str] | ModelProto",
+    threads: int | None = None,
+    cpu: str = "native",
+    optimized: bool = True,
+    precise: bool = False,
+) -> Network | SpecializingNetwork:
+    """Compile a graph, or an ONNX model or the file of one, to machine code in this process.
+
+    A model whose shapes depend on the values of inputs is compiled when it is called, for these values, and kept.
 
     `threads` counts the calling thread; None takes GRAPHC_NUM_THREADS or every CPU that this process may use. `cpu` is
     "native" or a level such as "x86-64-v3". Without `optimized`, the graph is compiled node by node as it stands.
@@ -48,14 +72,40 @@ def compile(
     A convolution stays within 5e-6 of its largest output against float64. With `precise`, which gives up Winograd's
     minimal filtering for 3x3 at stride 1, the bound is 1e-6.
     """
-    if not isinstance(graph, Graph):
-        raise InputError(f"compile: expected a graph, got {type(graph).__name__}")
     check_runs_here(cpu)
     count = check_threads(threads)
+    if not isinstance(graph, Graph):
+        return _compile_model(graph, threads, cpu, optimized, precise)
     lowered = lower(graph, "net", cpu, optimized, precise=precise)
     code = JitCode(lowered.module, lowered.machine)
     weights = lowered.plan.weight_block()
     return make_network(code, lowered.symbol, weights, count, (compile, (graph, threads, cpu, optimized, precise)))
+
+
+def _compile_model(
+    source: "str | os.PathLike[str] | ModelProto", threads: int | None, cpu: str, optimized: bool, precise: bool
+) -> Network | SpecializingNetwork:
+    from onnx import ModelProto
+
+    from graphc.onnx.importing import from_model, read_inputs, read_model
+
+    if isinstance(source, ModelProto):
+        model, label, name, folder = source, source.graph.name or "model", None, None
+    elif isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".onnx")):
+        file = Path(source)
+        model, label, name, folder = read_model(file), file.name, file.stem, file.parent
+    else:
+        got = repr(source) if isinstance(source, str) else type(source).__name__
+        raise InputError(f"compile: expected a graph or an ONNX model, got {got}")
+
+    def specialize(values: Mapping[str, Array]) -> Network:
+        return compile(from_model(model, name, folder, values), threads, cpu, optimized, precise)
+
+    try:
+        return specialize({})
+    except ValueDependentError as error:
+        recipe = _compile_model, (source, threads, cpu, optimized, precise)
+        return SpecializingNetwork(name or label, read_inputs(model), error.inputs, specialize, recipe)
 
 
 def lower(

@@ -1,6 +1,6 @@
 """Every error that graphc raises on purpose. Each message is one line: where, what was expected, what came."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class GraphcError(Exception):
@@ -27,11 +27,23 @@ class UnsupportedError(GraphcError):
         super().__init__(f"{what}: {'; '.join(problems)}" if problems else what)
 
 
+class ValueDependentError(UnsupportedError):
+    """Shapes that depend on the values of `inputs`: known in a run, but not while a model is read."""
+
+    def __init__(self, what: str, inputs: Iterable[str], problems: Sequence[str] = ()) -> None:
+        self.inputs = frozenset(inputs)
+        super().__init__(what, problems)
+
+
 class FileError(GraphcError, OSError):
     """A file that cannot be read or written, or does not hold what it should; the message names it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+
+
+class GradientError(GraphcError):
+    """A gradient that differs from the central difference; the message names the element and both numbers."""
 
 
 class NoGradientError(GraphcError):

@@ -152,8 +152,8 @@ def _after(node: Node, found: Mapping[Value, Geometry | None]) -> Geometry | Non
         case ops.Transpose(perm=perm):
             return found[x] if perm[-2:] == (x.type.rank - 2, x.type.rank - 1) else None
         case ops.Pad(mode="constant"):
-            (top, bottom), (left, right) = op.pairs()[-2:]
-            return (g := found[x]) and g.slide(Window((1, 1), padding=(top, left, bottom, right)))
+            padding = tuple(p for i in (0, 1) for pair in op.pairs()[-2:] if isinstance(p := pair[i], int))
+            return (g := found[x]) and g.slide(Window((1, 1), padding=padding)) if len(padding) == 4 else None
     return None
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from graphc.errors import InputError
-from graphc.ir import Array, DType, Graph, Value, dims
+from graphc.ir import Array, DType, Graph, Op, Value, dims
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.verify import requirements
+from graphc.ops.elementwise import Fused
 
 
 def check_sizes(graph: Graph, sizes: dict[str, int]) -> None:
@@ -29,22 +30,41 @@ def run_reference(
         raise InputError(f"network '{graph.name}': expected {len(graph.inputs)} inputs, got {len(inputs)}")
     sizes = bind_sizes([(v.name, v.type) for v in graph.inputs], [a.shape for a in inputs])
     check_sizes(graph, sizes)
+    env = dict(zip(graph.inputs, inputs, strict=True)) | {p.value: p.array for p in graph.params.values()}
+    return evaluate(graph, env, sizes, dtype, keep)
+
+
+def evaluate(
+    graph: Graph,
+    values: Mapping[Value, Array],
+    sizes: Mapping[str, int],
+    dtype: DType | None = None,
+    keep: Sequence[Value] | None = None,
+) -> list[Array]:
+    """`run_reference` from the values of inputs and parameters, whose sizes are known and have been checked."""
     wanted = list(graph.outputs if keep is None else keep)
-    env: dict[Value, Array] = {v: _cast(a, dtype) for v, a in zip(graph.inputs, inputs, strict=True)}
-    env |= {p.value: _cast(p.array, dtype) for p in graph.params.values()}
+    env: dict[Value, Array] = {v: _cast(a, dtype) for v, a in values.items()}
     last = {v: i for i, node in enumerate(graph.nodes) for v in node.inputs}
     for i, node in enumerate(graph.nodes):
         with np.errstate(all="ignore"):  # inf and NaN are results here, not mistakes
-            results = node.op.bind(sizes).eval(*(env[v] for v in node.inputs))
-        env |= zip(node.outputs, results if isinstance(results, tuple) else (results,), strict=True)
+            results = _in_dtype(node.op.bind(sizes), dtype).eval(*(env[v] for v in node.inputs))
+        arrays = results if isinstance(results, tuple) else (results,)
+        env |= zip(node.outputs, (_cast(a, dtype) for a in arrays), strict=True)
         for v in set(node.inputs):
             if last[v] == i and v not in wanted:
                 del env[v]
     return [env[v] for v in wanted]
 
 
+def _in_dtype(op: Op, dtype: DType | None) -> Op:
+    """The op with its casts to f32 as casts to `dtype`."""
+    if dtype is None or not isinstance(op, Fused):
+        return op
+    return Fused(op.expr.replace("to_f32(", f"to_{dtype.value}("))
+
+
 def _cast(array: Array, dtype: DType | None) -> Array:
-    if dtype is None or not np.issubdtype(array.dtype, np.floating):
+    if dtype is None or not DType.of(array.dtype).is_float:
         return array
     return array.astype(dtype.numpy)
 

@@ -137,6 +137,8 @@ def _count_connections(node: Node, inputs: list[tuple[int, ...]], units: int) ->
     match node.op:
         case ops.Conv2d(bias=bias) | ops.LocallyConnected2d(bias=bias):
             return units * prod(inputs[1][1:4]), units * bias, True
+        case ops.Conv2dWeightGradient(kernel=kernel, groups=groups):  # each of x's channels with each of a group
+            return prod(inputs[1]) * inputs[0][1] // groups * prod(kernel), 0, True
         case ops.ConvTranspose2d(bias=bias):
             return prod(inputs[0]) * prod(inputs[1][1:]), units * bias, True
         case ops.Linear(bias=bias):

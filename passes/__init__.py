@@ -8,6 +8,7 @@ from graphc.ir import Graph
 from graphc.ir.verify import verify
 from graphc.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from graphc.passes.eliminate_dead_code import eliminate_dead_code
+from graphc.passes.enter_training import enter_training
 from graphc.passes.fold_batch_norm import fold_batch_norm
 from graphc.passes.fold_constants import fold_constants
 from graphc.passes.fully_convolutional import fully_convolutional, padded_layers
@@ -58,6 +59,7 @@ __all__ = [
     "Pass",
     "eliminate_common_subexpressions",
     "eliminate_dead_code",
+    "enter_training",
     "fold_batch_norm",
     "fold_constants",
     "fully_convolutional",

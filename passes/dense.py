@@ -205,6 +205,12 @@ class Conversion:
         return self._params[form]
 
 
+# What reads or stores at indices, or at places of the image, that are data.
+PLACES = (
+    ops.Gather, ops.GatherElements, ops.GatherND, ops.ScatterElements, ops.ScatterND, ops.GridSample, ops.RoiAlign,
+)  # fmt: skip
+
+
 def _check_attributes(node: Node, x: TensorType) -> None:
     """ShapeError if an attribute holds the size of the image, or an axis to be worked on is an image axis of x."""
     match node.op:
@@ -213,6 +219,15 @@ def _check_attributes(node: Node, x: TensorType) -> None:
         case ops.Softmax(axis=axis) | ops.LogSoftmax(axis=axis):
             if dims.symbols_of(x.shape[axis]):
                 raise ShapeError(f"{node}: normalises over the image (axis {axis})")
+        case ops.CumSum(axis=axis) | ops.Positions(axis=axis):
+            if dims.symbols_of(x.shape[axis]):
+                raise ShapeError(f"{node}: counts along the image (axis {axis})")
+        case ops.Gather(axis=axis) | ops.GatherElements(axis=axis) | ops.ScatterElements(axis=axis) if (
+            not dims.symbols_of(x.shape[axis])
+        ):
+            pass
+        case op if isinstance(op, PLACES):
+            raise ShapeError(f"{node}: its places are those of one image")
         case ops.Slice(axes=axes, starts=starts, ends=ends, steps=steps):
             for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
                 begins = isinstance(start, int) and start >= 0 and step > 0

@@ -1,7 +1,5 @@
 """Remove what no output needs."""
 
-from dataclasses import replace
-
 from graphc.ir import Graph
 
 
@@ -11,11 +9,4 @@ def eliminate_dead_code(graph: Graph) -> Graph:
     rewrite: a = f(x); b = g(x); return b -> b = g(x); return b
     checks: none; ops have no side effects
     """
-    needed = set(graph.outputs)
-    kept = []
-    for node in reversed(graph.nodes):
-        if not needed.isdisjoint(node.outputs):
-            needed.update(node.inputs)
-            kept.append(node)
-    params = {name: param for name, param in graph.params.items() if param.value in needed}
-    return replace(graph, nodes=tuple(reversed(kept)), params=params)
+    return graph.prune()

@@ -14,12 +14,13 @@ def fold_constants(graph: Graph) -> Graph:
     is what `op.eval` gives in the dtype of the parameters: the same bits as the reference.
 
     rewrite: y = f(weight, 2.0) -> y = const
-    checks: every input is a parameter or already folded; the result has a constant shape and is not too large
+    checks: every input is a parameter or already folded, and there is one (else the op computes with the sizes of a
+            run); the result has a constant shape and is not too large
     """
     known = dict(graph.constants)
 
     def rule(builder: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        if not all(v in known for v in node.inputs):
+        if not node.inputs or not all(v in known for v in node.inputs):
             return None
         size = _count_bytes(node.outputs)
         if size is None or size > max(FOLDED_BYTES, _count_bytes(node.inputs) or 0):

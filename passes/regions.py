@@ -4,12 +4,12 @@ Regions grow in one backward walk. A node joins the region of its consumers if t
 every path from the node leads through the region's root, so that taking the region as one node makes no cycle.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from graphc.ir import Graph, Node, Value
 from graphc.ops import Elementwise, scalar
-from graphc.ops.scalar import Arg, Call, Expr, Lit
+from graphc.ops.scalar import Arg, Expr, Lit
 
 # What networks write is far smaller: a residual add with h-swish has 6 primitives, GELU by tanh 10. A larger expression
 # gains nothing: 32 operations on an element take longer than storing it and loading it again, and they no longer find
@@ -50,7 +50,7 @@ class Region:
 
     def _sort_operands(self, first: list[int]) -> None:
         """Drop the operands that are no longer used, and sort the others by where they appear, but `first` first."""
-        order = {old: new for new, old in enumerate(dict.fromkeys([*first, *_list_arguments(self.expr)]))}
+        order = {old: new for new, old in enumerate(dict.fromkeys([*first, *scalar.arguments(self.expr)]))}
         leaves = [Arg(order.get(i, 0), v.type.dtype) for i, v in enumerate(self.operands)]
         self.expr = scalar.substitute(self.expr, leaves)
         self.operands = [self.operands[i] for i in order]
@@ -110,12 +110,3 @@ def merge_nodes(graph: Graph, merged: Iterable[tuple[list[Node], Node]]) -> Grap
     gone = {node for nodes, _ in at_last.values() for node in nodes}
     kept = [at_last[n][1] if n in at_last else n for n in graph.nodes if n in at_last or n not in gone]
     return replace(graph, nodes=tuple(kept))
-
-
-def _list_arguments(expr: Expr) -> Iterator[int]:
-    match expr:
-        case Arg(index=i):
-            yield i
-        case Call(args=operands):
-            for operand in operands:
-                yield from _list_arguments(operand)

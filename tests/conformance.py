@@ -1,12 +1,13 @@
-"""Counts which of onnx's own node tests graphc passes: `make conformance`, or `python tests/conformance.py [PATTERN]`.
+"""Counts which of onnx's own tests graphc passes: `make conformance`, or `python tests/conformance.py [PATTERN]`.
 
-Each test runs in three ways:
+These are its node tests, the groups simple, pytorch-converted and pytorch-operator, and its nine light networks, whose
+weights are one number each. A node test runs in three ways, the others as they are:
   given     the model as it is: every operand an input, of constant shape;
   symbolic  batch, height and width of the first input open, the operands of other shapes as initialisers;
   constant  all inputs but the first as initialisers (the only one too), as exporters write weights, axes and shapes.
 
 A run passes, or is wrong (other numbers, shapes or dtypes), unsupported (a GraphcError), unclean (another exception) or
-a crash (its process died or took over a minute). Exits with 1 if anything is wrong, unclean or crashed.
+a crash (its process died or took over ten minutes). Exits with 1 if anything is wrong, unclean or crashed.
 """
 
 import sys
@@ -15,11 +16,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.backend.test as onnx_test
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
+from onnx.backend.test.runner import Runner
 
 from graphc.errors import GraphcError
 from graphc.onnx import backend
@@ -27,7 +33,7 @@ from graphc.onnx import backend
 STATES = ("pass", "wrong", "unsupported", "unclean", "crash")
 FAULTS = ("wrong", "unclean", "crash")
 CLASSIC = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL}
-TIMEOUT = 60.0  # seconds; the slowest test takes about one
+TIMEOUT = 600.0  # seconds; a node test takes about one, the largest network a minute on a busy machine
 WORKERS = 2  # as many as the smallest machine that runs this has cores
 LETTERS = {1: {0: "N"}, 2: {0: "N"}, 3: {0: "N", 2: "W"}, 4: {0: "N", 2: "H", 3: "W"}}  # the open dims of each rank
 
@@ -55,7 +61,68 @@ class Outcome:
 # -- the tests --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class FileCase:
+    """A test that onnx has as files, with the fields of its TestCase that are used here."""
+
+    name: str
+    model: ModelProto
+    data_sets: list[tuple[list[Any], list[Any]]]
+    rtol: float
+    atol: float
+
+
+DATA = Path(onnx_test.__file__).parent / "data"
+GROUPS = ("simple", "pytorch-converted", "pytorch-operator")
+
+
 def list_jobs(pattern: str) -> list[Job]:
+    """Every test whose name contains `pattern`, in every way that it has."""
+    return [*list_node_jobs(pattern), *list_file_jobs(pattern)]
+
+
+def list_file_jobs(pattern: str) -> list[Job]:
+    """The tests that onnx has as files."""
+    jobs = []
+    for group in GROUPS:
+        for folder in sorted((DATA / group).iterdir()):
+            data = folder / "test_data_set_0"
+            if pattern in folder.name and data.is_dir():
+                sets = [
+                    (
+                        [read_data(p) for p in list_files(data, "input")],
+                        [read_data(p) for p in list_files(data, "output")],
+                    )
+                ]
+                jobs.append(
+                    Job(FileCase(folder.name, onnx.load(folder / "model.onnx"), sets, 1e-3, 1e-7), group, "given")
+                )
+    for path in sorted((DATA / "light").glob("*.onnx")):
+        if pattern in path.stem:
+            model = onnx.load(path)
+            weights = {t.name for t in model.graph.initializer}
+            images = [Runner.generate_dummy_data(v) for v in model.graph.input if v.name not in weights]
+            sets = [(images, [read_data(path.with_name(f"{path.stem}_output_0.pb"))])]
+            jobs.append(Job(FileCase(path.stem, model, sets, 1e-3, 1e-7), "light", "given"))
+    return jobs
+
+
+def list_files(folder: Path, stem: str) -> list[Path]:
+    """stem_0.pb, stem_1.pb, ..."""
+    return sorted(folder.glob(f"{stem}_*.pb"), key=lambda p: int(p.stem.rpartition("_")[2]))
+
+
+def read_data(path: Path) -> Any:
+    """The tensor in a file; anything else (a sequence) as the message that it is not."""
+    tensor = TensorProto()
+    try:
+        tensor.ParseFromString(path.read_bytes())
+        return numpy_helper.to_array(tensor)
+    except (DecodeError, TypeError, ValueError) as error:
+        return str(error)
+
+
+def list_node_jobs(pattern: str) -> list[Job]:
     """Every node test whose name contains `pattern`, in every way that it has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # onnx computes some expected results with overflows
@@ -71,7 +138,12 @@ def list_jobs(pattern: str) -> list[Job]:
 
 def inputs_of(case: Any) -> list[Any]:
     """The inputs of the test's first data set."""
-    return list(case.data_sets[0][0])
+    return arrays_of(case.data_sets[0][0])
+
+
+def arrays_of(data: Any) -> list[Any]:
+    """The tensors as arrays; some tests hold them as in a file."""
+    return [numpy_helper.to_array(x) if isinstance(x, TensorProto) else x for x in data]
 
 
 def types_of(model: ModelProto) -> set[int]:
@@ -95,10 +167,10 @@ def bind(model: ModelProto, inputs: list[Any], fixed: Callable[[int], bool]) -> 
     changed.CopyFrom(model)
     graph = changed.graph
     chosen = [i for i in range(len(inputs)) if fixed(i)]
-    if not all(isinstance(inputs[i], np.ndarray) and inputs[i].dtype.kind in "fiub" for i in chosen):
+    if not all(isinstance(inputs[i], np.ndarray | np.generic) and inputs[i].dtype.kind in "fiub" for i in chosen):
         return None
     for i in reversed(chosen):
-        graph.initializer.append(numpy_helper.from_array(inputs[i], graph.input[i].name))
+        graph.initializer.append(numpy_helper.from_array(np.asarray(inputs[i]), graph.input[i].name))
         del graph.input[i]
     return changed, [a for i, a in enumerate(inputs) if i not in chosen]
 
@@ -145,7 +217,7 @@ def run(job: Job) -> Outcome:
         return Outcome("unsupported", str(error))
     except Exception as error:
         return Outcome("unclean", f"{type(error).__name__}: {error}")
-    return compare(found, list(job.case.data_sets[0][1]), job.case.rtol, job.case.atol)
+    return compare(found, arrays_of(job.case.data_sets[0][1]), job.case.rtol, job.case.atol)
 
 
 def compare(found: tuple[Any, ...], expected: list[Any], rtol: float, atol: float) -> Outcome:
@@ -189,7 +261,7 @@ def run_all(jobs: list[Job]) -> Iterator[tuple[Job, Outcome]]:
         give(*start())
     while busy:
         ready = connection.wait(list(busy), TIMEOUT)
-        for pipe in ready or list(busy):  # none: those at work have had a minute
+        for pipe in ready or list(busy):  # none: those at work have had ten minutes
             process, number = busy.pop(pipe)
             try:
                 outcome = pipe.recv() if ready else Outcome("crash", f"no result in {TIMEOUT:.0f} s")

@@ -4,7 +4,8 @@ Every variable is an axis of one big grid and every expression an array over it,
 tests use small shapes. What the language forbids is an AssertionError here:
   * a load without `fill`, or a store, outside its buffer, even in the branch that a `select` does not take;
   * an expression whose operands would promote to another dtype than the one that it declares;
-  * a nest that reads the buffer it writes, or whose parallel loops store to one element twice;
+  * a nest that reads the buffer it writes and is not serial anywhere, or whose parallel loops store to one element
+    twice;
   * a reduction over a loop's own variable.
 """
 
@@ -36,7 +37,11 @@ def run_nests(nests: list[Nest], arrays: dict[str, Array], sizes: Mapping[str, i
             garbage = np.nan if target.type.dtype.is_float else GARBAGE
             arrays[target.name] = np.full(shape, garbage, target.type.dtype.numpy)
         with np.errstate(all="ignore"):
-            _Grid(nest, arrays, sizes).store()
+            grid = _Grid(nest, arrays, sizes)
+            if grid.reads_itself:
+                grid.store_one_by_one()
+            else:
+                grid.store()
 
 
 def run_lowering(
@@ -92,8 +97,11 @@ def image_type(array: Array) -> TensorType:
 class _Grid:
     """One nest over the grid of its loops (first axes) and of all reduction variables (the axes behind)."""
 
-    def __init__(self, nest: Nest, arrays: dict[str, Array], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, nest: Nest, arrays: dict[str, Array], sizes: Mapping[str, int], point: Mapping[Var, int] | None = None
+    ) -> None:
         self.nest, self.arrays, self.sizes = nest, arrays, sizes
+        self.point = point or {}  # the value of each loop variable, where the nest runs one point after the other
         self.expressions = (nest.value, *nest.index, *([nest.where] if nest.where is not None else []))
         reduced = [v for e in self.expressions for r in walk(e) if isinstance(r, Reduce) for v in r.vars]
         self.axes = {v: i for i, v in enumerate(dict.fromkeys((*nest.loops, *reduced)))}
@@ -103,6 +111,18 @@ class _Grid:
         assert len(nest.index) == nest.output.type.rank, f"{len(nest.index)} indices into {nest.output.type}: {nest}"
         for e in self.expressions:
             assert free_vars(e) <= set(nest.loops), f"a variable that no loop binds: {nest}"
+        loads = [x for e in self.expressions for x in walk(e) if isinstance(x, Load)]
+        self.reads_itself = any(x.buffer.name == nest.output.name for x in loads)
+
+    def store_one_by_one(self) -> None:
+        """Run a nest that reads what it writes, in the order of its loops; the serial ones alone may meet."""
+        assert self.nest.parallel < len(self.nest.loops), f"a nest reads what it writes: {self.nest}"
+        shape = tuple(self.extent(v) for v in self.nest.loops)
+        where = self.on_loops(self.nest.where, shape) if self.nest.where is not None else np.ones(shape, np.bool_)
+        index = [self.on_loops(i, shape)[where] for i in self.nest.index]
+        self.check_parallel(np.ravel_multi_index(index, self.array(self.nest.output).shape), where, shape)
+        for point in np.ndindex(shape):
+            _Grid(self.nest, self.arrays, self.sizes, dict(zip(self.nest.loops, point, strict=True))).store()
 
     def store(self) -> None:
         """Run the nest."""
@@ -142,6 +162,8 @@ class _Grid:
                 return np.asarray(dims.evaluate(d, self.sizes), np.int64)
             case Var():
                 shape = [1] * len(self.axes)
+                if expr in self.point:
+                    return np.full(shape, self.point[expr], np.int64)
                 shape[self.axes[expr]] = self.extent(expr)
                 return np.arange(self.extent(expr), dtype=np.int64).reshape(shape)
             case Load():
@@ -162,7 +184,8 @@ class _Grid:
     def load(self, load: Load) -> Array:
         """The elements; outside the buffer the fill, or an AssertionError if there is none."""
         array = self.array(load.buffer)
-        assert load.buffer.name != self.nest.output.name, f"a nest reads what it writes: {self.nest}"
+        itself = load.buffer.name == self.nest.output.name
+        assert self.point or not itself, f"a nest reads what it writes: {self.nest}"
         assert len(load.index) == array.ndim, f"{len(load.index)} indices into {load.buffer.type}: {load}"
         index = [self.evaluate(i) for i in load.index]
         inside = np.asarray(True)
@@ -185,4 +208,4 @@ class _Grid:
 
     def extent(self, var: Var) -> int:
         """The number of values that `var` takes."""
-        return dims.evaluate(var.extent, self.sizes)
+        return 1 if var in self.point else dims.evaluate(var.extent, self.sizes)

@@ -1,78 +1,36 @@
 """Problems for executors: for every op, how to draw its attributes and the types and data of its inputs.
 
-A `Problem` is one op over symbolic sizes. `PROBLEMS` maps an op's name to a hypothesis strategy; test_executors.py runs
-each through the NumPy reference in float64, the compiled code and ONNX Runtime. Sizes are odd as often as even, batches
-have one to three images.
+`PROBLEMS` maps an op's name to a hypothesis strategy; test_executors.py runs each through the NumPy reference in
+float64, the compiled code and ONNX Runtime. Sizes are odd as often as even, batches have one to three images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+from index_problems import INDEX_PROBLEMS
+from problem import (
+    SINGLE_ROUNDING,
+    SUMS,
+    Data,
+    H,
+    Input,
+    N,
+    Problem,
+    W,
+    anything,
+    below,
+    image,
+    normal,
+    pairs,
+    positive,
+    shapes4,
+    weight,
+)  # fmt: skip
 
 from graphc import ops
-from graphc.ir import Array, Builder, DType, Graph, Op, TensorType, Value, dims, f32
-
-N, H, W = (dims.symbol(s) for s in "NHW")
-Data = Callable[[np.random.Generator, tuple[int, ...]], Array]
-SINGLE_ROUNDING = 1e-6  # ops that compute each element from few others
-SUMS = 1e-5  # ops that add up to a few thousand products in float32
-
-
-def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return rng.standard_normal(shape).astype(np.float32)
-
-
-def positive(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return rng.uniform(0.1, 3, shape).astype(np.float32)
-
-
-def below(count: int) -> Data:
-    return lambda rng, shape: rng.integers(0, count, shape)
-
-
-@dataclass(frozen=True)
-class Input:
-    """One operand: its type over N, H and W, its data, and whether it is a parameter of the graph."""
-
-    type: TensorType
-    data: Data = normal
-    param: bool = False
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One op with its operands. `tolerance` is a share of the largest element."""
-
-    op: Op
-    inputs: tuple[Input, ...]
-    tolerance: float = SINGLE_ROUNDING
-    least_size: int = 1
-
-    def build(self, seed: int = 0) -> Graph:
-        """The graph of this one op."""
-        net, rng = Builder("problem"), np.random.default_rng(seed)
-        values: list[Value] = []
-        for i, x in enumerate(self.inputs):
-            if x.param:
-                values.append(net.param(f"p{i}", x.data(rng, x.type.static_shape())))
-            else:
-                values.append(net.input(f"x{i}", x.type))
-        return net.build(*net.add(self.op, tuple(values), "y"))
-
-    def arrays(self, sizes: dict[str, int], seed: int = 0) -> list[Array]:
-        """Data for the inputs at these sizes."""
-        rng = np.random.default_rng(seed)
-        return [x.data(rng, tuple(dims.evaluate(d, sizes) for d in x.type.shape)) for x in self.inputs if not x.param]
-
-
-def image(channels: int, data: Data = normal) -> Input:
-    return Input(f32(N, channels, H, W), data)
-
-
-def weight(*shape: int, data: Data = normal) -> Input:
-    return Input(f32(*shape), data, param=True)
+from graphc.ir import Array, DimLike, DType, Op, TensorType, dims, f32
+from graphc.ops.window import Window
 
 
 def elementwise(op: Op, data: Data = normal, tolerance: float = SINGLE_ROUNDING) -> st.SearchStrategy[Problem]:
@@ -87,7 +45,6 @@ def broadcast(draw: st.DrawFn, op: Op, left: Data = normal, right: Data = normal
     return Problem(op, (a, b) if draw(st.booleans()) or left is not right else (b, a))
 
 
-pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 padding4 = st.tuples(*[st.integers(0, 2)] * 4)
 EPILOGUES = (None, "max(x0, 0.0)", "max((x0 + x1), 0.0)", "(tanh(x0) * x1)")
 
@@ -120,9 +77,14 @@ def conv_transpose2d(draw: st.DrawFn) -> Problem:
     dilation = draw(pairs)
     extra = tuple(draw(st.integers(0, s - 1)) for s in stride)  # ONNX Runtime refuses more, whatever the dilation
     pads = draw(st.tuples(*[st.integers(0, 1)] * 4))
+    weights = (weight(c * groups, k, *kernel), *([weight(k * groups)] if bias else []))
+    if draw(st.booleans()):
+        p, q = Window(kernel, stride, pads, dilation).positions(H, W)
+        op = ops.ConvTranspose2d(stride, pads, (0, 0), dilation, groups, bias, size=(H, W))
+        operands = (Input(f32(N, c * groups, p, q)), *weights)
+        return Problem(op, (*operands, image(1)), SUMS, least_size=7, operands=len(operands))
     op = ops.ConvTranspose2d(stride, pads, extra, dilation, groups, bias)
-    operands = (image(c * groups), weight(c * groups, k, *kernel), *([weight(k * groups)] if bias else []))
-    return Problem(op, operands, SUMS, least_size=3)
+    return Problem(op, (image(c * groups), *weights), SUMS, least_size=3)
 
 
 @st.composite
@@ -177,6 +139,54 @@ def pool(draw: st.DrawFn, make: Callable[..., Op], *names: str) -> Problem:
 
 
 @st.composite
+def conv2d_weight_gradient(draw: st.DrawFn) -> Problem:
+    groups, c, k = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 4)), draw(st.integers(1, 9))
+    window = {"stride": draw(pairs), "padding": draw(padding4), "dilation": draw(pairs)}
+    op = ops.Conv2dWeightGradient(**window, groups=groups, kernel=draw(pairs))
+    p, q = op.window.positions(H, W)
+    g = lambda rng, shape: normal(rng, shape) / np.float32(np.sqrt(np.prod(shape[2:])))  # noqa: E731  # sums of about 1
+    return Problem(op, (image(c * groups), Input(f32(N, k * groups, p, q), g)), SUMS, least_size=7)
+
+
+@st.composite
+def average_pool_gradient(draw: st.DrawFn) -> Problem:
+    names = "kernel", "stride", "padding", "ceil_mode", "count_padding"
+    problem = draw(pool(ops.AveragePool, *names[3:]))
+    op = ops.AveragePoolGradient(**{name: getattr(problem.op, name) for name in names}, size=(H, W))
+    result = problem.op.infer(problem.inputs[0].type)
+    assert isinstance(result, TensorType)
+    return Problem(op, (Input(result), image(1)), least_size=problem.least_size, operands=1)
+
+
+@st.composite
+def max_pool_routes(draw: st.DrawFn, forward: bool) -> Problem:
+    """From an image to the cells at indices that a pool has given, or back."""
+    pooled = draw(pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode")).op
+    assert isinstance(pooled, ops.MaxPoolWithIndices)
+    shape = (2, 3, draw(st.integers(12, 17)), draw(st.integers(12, 17)))
+    y, places = pooled.infer(f32(*shape))
+    indices = Input(places, lambda rng, _: pooled.eval(normal(rng, shape))[1])
+    if forward:
+        return Problem(ops.PickCells(**pooled.window_fields()), (Input(f32(*shape)), indices))
+    return Problem(ops.MaxPoolGradient(**pooled.window_fields(), size=shape[2:]), (Input(y), indices))
+
+
+@st.composite
+def slice_gradient(draw: st.DrawFn) -> Problem:
+    c = draw(st.integers(1, 5))
+    op = _slice(draw, c)
+    assert isinstance(op, ops.Slice)
+    gradient = ops.SliceGradient(op.axes, op.starts, op.ends, op.steps, shape=(N, c, H, W))
+    return Problem(gradient, (Input(op.infer(f32(N, c, H, W))), image(1)), least_size=4, operands=1)
+
+
+@st.composite
+def sizes(draw: st.DrawFn, make: Callable[..., Op], *choices: object) -> Problem:
+    """An op without operands."""
+    return Problem(make(draw(st.sampled_from(choices))), (image(1),), operands=0)
+
+
+@st.composite
 def max_unpool(draw: st.DrawFn) -> Problem:
     kernel = draw(pairs)
     x, like = Input(f32(1, 2, 3, 4)), draw(st.booleans())
@@ -188,14 +198,6 @@ def max_unpool(draw: st.DrawFn) -> Problem:
     indices = Input(TensorType(DType.I64, (1, 2, 3, 4)), places)
     operands = (x, indices, *([Input(f32(1, 2, height, width))] if like else []))
     return Problem(ops.MaxUnpool(kernel, kernel, like=like), operands)
-
-
-@st.composite
-def shapes4(
-    draw: st.DrawFn, make: Callable[[st.DrawFn, int], Op], tolerance: float = SINGLE_ROUNDING, least_size: int = 1
-) -> Problem:
-    c = draw(st.integers(1, 5))
-    return Problem(make(draw, c), (image(c),), tolerance, least_size)
 
 
 def _slice(draw: st.DrawFn, c: int) -> Op:
@@ -211,8 +213,10 @@ def _slice(draw: st.DrawFn, c: int) -> Op:
 def _pad(draw: st.DrawFn, c: int) -> Op:
     mode = draw(st.sampled_from(["constant", "reflect", "symmetric", "edge", "wrap"]))
     most = [0, 0 if mode in ("reflect",) and c == 1 else min(c - 1, 1), 2, 2]
-    widths = tuple(draw(st.integers(0, m)) for m in most * 2)
-    return ops.Pad(widths, mode, draw(st.floats(-2, 2, width=32)) if mode == "constant" else 0.0)
+    widths: list[DimLike] = [draw(st.integers(0, m)) for m in most * 2]
+    if mode in ("constant", "reflect", "edge") and draw(st.booleans()):  # ONNX has the others as copies, of fixed sizes
+        widths[draw(st.sampled_from([2, 3, 6, 7]))] = dims.parse(draw(st.sampled_from(["H//4", "W - W//2*2"])))
+    return ops.Pad(tuple(widths), mode, draw(st.floats(-2, 2, width=32)) if mode == "constant" else 0.0)
 
 
 def _upsample(make: Callable[..., Op]) -> Callable[[st.DrawFn, int], Op]:
@@ -266,16 +270,26 @@ FUSED = (  # with the dtypes of x0, x1, ...: what the import of ONNX writes and 
     ("to_f32(x0)", "bool"),
     ("to_f32(ne(x0, x0))", "f32"),
     ("eq(abs(x0), inf)", "f32"),
+    ("to_u8(max(min((round(x0) + to_f32(x1)), 255.0), 0.0))", "f32 u8"),
+    ("to_i8(max(min((round(x0) + to_f32(x1)), 127.0), -128.0))", "f32 i8"),
+    ("(to_f32((to_i32(x0) - to_i32(x1))) * 0.5)", "u8 u8"),
+    ("(x0 / x1)", "u32 u32"),
+    ("(x0 - x1)", "u64 u64"),
+    ("to_u16(x0)", "i32"),
+    ("to_i16(x0)", "u8"),
+    ("to_f32(x0)", "u64"),
+    ("lt(x0, x1)", "u8 u8"),
+    ("eq(x0, x1)", "i8 i8"),
+    ("max(x0, x1)", "u64 u64"),
+    ("min(x0, x1)", "u8 u8"),
+    ("select(gt(x0, 0), 1, select(lt(x0, 0), -1, x0))", "i8"),
+    ("to_f16(x0)", "f32"),
+    ("to_f16(x0)", "i32"),
+    ("to_f32(x0)", "f16"),
+    ("to_i32(x0)", "f16"),
+    ("(exp(x0) + erf(x1))", "f64 f64"),
+    ("(tanh(x0) * log((abs(x1) + 1.0)))", "f64 f64"),
 )
-
-
-def anything(dtype: DType) -> Data:
-    """Floats, small integers without 0 (a division by which ONNX leaves open), or booleans."""
-    if dtype == DType.BOOL:
-        return lambda rng, shape: rng.integers(0, 2, shape).astype(np.bool_)
-    if dtype.is_float:
-        return lambda rng, shape: (3 * normal(rng, shape)).astype(dtype.numpy)
-    return lambda rng, shape: (rng.choice([-1, 1], shape) * rng.integers(1, 9, shape)).astype(dtype.numpy)
 
 
 @st.composite
@@ -324,6 +338,7 @@ def axis_op(make: Callable[[int], Op]) -> st.SearchStrategy[Problem]:
 
 PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "conv2d": conv2d(),
+    "conv2d_weight_gradient": conv2d_weight_gradient(),
     "conv_transpose2d": conv_transpose2d(),
     "locally_connected2d": locally_connected2d(),
     "linear": linear(),
@@ -343,6 +358,9 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "max_pool_with_indices": pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode"),
     "average_pool": pool(ops.AveragePool, "ceil_mode", "count_padding"),
     "l2_pool": pool(ops.L2Pool, "ceil_mode"),
+    "average_pool_gradient": average_pool_gradient(),
+    "max_pool_gradient": max_pool_routes(False),
+    "pick_cells": max_pool_routes(True),
     "max_unpool": max_unpool(),
     "channel_l2_pool": shapes4(lambda draw, c: ops.ChannelL2Pool(draw(st.integers(1, c)), draw(st.integers(1, 3)))),
     "global_average_pool": shapes4(lambda draw, c: ops.GlobalAveragePool(), SUMS),
@@ -363,6 +381,9 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "concat": concat(),
     "split": shapes4(lambda draw, c: ops.Split(1, (1,) * c) if draw(st.booleans()) else ops.Split(1, (c,))),
     "slice": shapes4(_slice, least_size=4),
+    "slice_gradient": slice_gradient(),
+    "extent": sizes(ops.Extent, H * W, N * 3 + H // 2, 7),
+    "iota": sizes(ops.Iota, (H,), (N, 2, W), (5, 3), ()),
     "pad": shapes4(_pad, least_size=3),
     "sum": reduce(ops.Sum),
     "mean": reduce(ops.Mean),
@@ -377,5 +398,6 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "binary_cross_entropy_with_logits": st.builds(lambda c: Problem(
         ops.BinaryCrossEntropyWithLogits(), (image(c), image(c, binary)), SUMS), st.integers(1, 3)),
     "softmax_cross_entropy": cross_entropy(),
+    **INDEX_PROBLEMS,
     "l2_penalty": st.builds(lambda c: Problem(ops.L2Penalty(0.3), (image(c),), SUMS), st.integers(1, 3)),
 }  # fmt: skip

@@ -23,8 +23,9 @@ from artefacts import (
 )  # fmt: skip
 
 import graphc
+from graphc import ops
 from graphc.errors import FileError, InputError
-from graphc.ir import DType, TensorType
+from graphc.ir import Builder, DType, TensorType
 from graphc.runtime import load
 
 pytestmark = needs_compiler
@@ -64,7 +65,8 @@ def test_load_needs_numpy_only(tmp_path: Path) -> None:
         "import sys, graphc, numpy\n"
         "net = graphc.runtime.load(sys.argv[1])\n"
         "print(net(numpy.zeros((1, 3, 8, 8), numpy.float32)).shape)\n"
-        "print({'llvmlite', 'onnx', 'networkx', 'click', 'rich', 'PIL', 'safetensors'} & set(sys.modules))\n"
+        "others = {'llvmlite', 'onnx', 'networkx', 'click', 'rich', 'PIL', 'safetensors', 'ml_dtypes'}\n"
+        "print(others & set(sys.modules))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, library],
@@ -211,3 +213,18 @@ def test_addresses_are_aligned_to_their_elements() -> None:
         return int(net._functions["call"](handle, ins, None, outs, None, 0))
 
     assert [call(0, 0), call(8, 8), call(4, 0), call(0, 4), call(0, 1)] == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_every_element_type(tmp_path: Path, dtype: DType) -> None:
+    """In and out of the library and of the executable, and the type that the header gives the array."""
+    net = Builder("moved")
+    graph = net.build(y=net.apply(ops.Transpose((0, 2, 1)), net.input("x", TensorType(dtype, (1, 3, 5)))))
+    x = np.arange(-7, 8).reshape(1, 3, 5).astype(dtype.numpy)
+    files = graphc.build(graph, tmp_path, emit=("so", "h", "exe"))
+    found = load(files["so"])(x)
+    assert found.dtype == dtype.numpy
+    np.testing.assert_array_equal(found, x.transpose(0, 2, 1))
+    np.save(tmp_path / "x.npy", x)
+    run(files["exe"], tmp_path / "x.npy", tmp_path / "y.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy").view(dtype.numpy), x.transpose(0, 2, 1))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import PROBLEMS, SUMS, Problem, image, weight
+from problem import SUMS, Problem, image, weight
+from problems import PROBLEMS
 
 from graphc.codegen.target import check_runs_here
 from graphc.driver import compile

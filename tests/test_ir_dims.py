@@ -59,6 +59,20 @@ def test_canonical_form_equals_brute_force(e: Expression, values: Sizes) -> None
 
 
 @given(expressions, sizes)
+def test_bounds_hold(e: Expression, values: Sizes) -> None:
+    low, high = dims.bounds(e.dim)
+    assert low <= e.value(values) <= high
+
+
+def test_bounds_decide_which_is_larger() -> None:
+    assert dims.bounds((H - 1) // 2 + H * W + 3) == (4, float("inf"))
+    assert dims.maximum(H // 2, 0) == H // 2
+    assert dims.minimum(1 - H, W) == 1 - H
+    assert str(dims.minimum(H, W)) == "min(H,W)"
+    assert dims.bounds(dims.minimum(H // (W + 2), 7) - 9) == (-9, -2)
+
+
+@given(expressions, sizes)
 def test_substituting_one_symbol_at_a_time(e: Expression, values: Sizes) -> None:
     d = e.dim
     for name in values:

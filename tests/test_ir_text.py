@@ -81,7 +81,7 @@ def test_types(text: str) -> None:
     assert str(parse_type(text)) == text
 
 
-@pytest.mark.parametrize("text", ["f16[N]", "f32", "f32[N", "[N]", "f32[N]x", "f32[N!]"])
+@pytest.mark.parametrize("text", ["f8[N]", "f32", "f32[N", "[N]", "f32[N]x", "f32[N!]"])
 def test_what_is_no_type(text: str) -> None:
     with pytest.raises(GraphcError, match=r"type|dimension"):
         parse_type(text)

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torchvision_networks import import_torchvision, set_statistics, torch
 
 from graphc.ir import DType
 from graphc.models import NETWORKS
 from graphc.reference import run_reference
 from graphc.verify import relative_difference
 
-torch = pytest.importorskip("torch", reason="compares with PyTorch (pip install torch torchvision)")
-torchvision = pytest.importorskip("torchvision", reason="compares with torchvision (pip install torchvision)")
-
+torchvision = import_torchvision()
 # pixels of the smallest square that gets through; 64 elsewhere
 SIZES = {"alexnet": 63, "inception_v3": 75} | {name: 32 for name in NETWORKS if name.startswith("vgg")}
 HEADS = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
@@ -58,13 +57,4 @@ def make_torch_model(name: str, size: int, images: Any) -> Any:
         first = next(i for i, layer in enumerate(model.classifier) if isinstance(layer, torch.nn.Linear))
         with torch.no_grad():
             model.classifier[first] = torch.nn.Linear(model.features(images).flatten(1).shape[1], 4096)
-    model.eval()
-    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
-        torch.nn.init.normal_(norm.bias, 0, 0.5)
-        norm.momentum = None  # the next batch's statistics alone
-        norm.train()
-    with torch.no_grad():
-        model(images)
-    return model.eval()
+    return set_statistics(model, images)

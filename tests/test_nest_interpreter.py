@@ -32,3 +32,12 @@ def test_interpreter_leaves_garbage_where_nothing_is_stored():
     arrays = {"a": np.zeros(4, np.float32)}
     run_nests([Nest(Y, (i,), (i,), A[i], where=call("lt", i, Lit(2)))], arrays, {})
     np.testing.assert_array_equal(arrays["y"], [0, 0, np.nan, np.nan])
+
+
+def test_interpreter_runs_nests_that_accumulate_in_order():
+    """A nest may read what it writes where its loops are serial."""
+    arrays = {"a": np.arange(4, dtype=np.float32), "y": np.ones(4, np.float32)}
+    run_nests([Nest(Y, (i, j), (j,), Y[j] * 2.0 + A[i], parallel=0)], arrays, {})
+    np.testing.assert_array_equal(arrays["y"], [27, 27, 27, 27])  # ((1*2 + 0)*2 + 1)*2 ...
+    with pytest.raises(AssertionError, match="parallel loops store to one element twice"):
+        run_nests([Nest(Y, (i, j), (j,), Y[j] + A[i], parallel=1)], arrays, {})

@@ -66,6 +66,20 @@ LAYERS: dict[str, tuple[Callable[[Value], Value], str]] = {
     "expand": (lambda x: nn.expand(x, (2, 1, 1, 1, 1)), "f32[2,N,4,H,W]"),
     "reduce_max": (lambda x: nn.reduce_max(x, (0,)), "f32[1,4,H,W]"),
     "reduce_min": (lambda x: nn.reduce_min(x, (0,)), "f32[1,4,H,W]"),
+    "positions": (lambda x: nn.positions(x, 2), "i64[H]"),
+    "gather": (lambda x: nn.gather(x, nn.arg_max(x, 1), 1), "f32[N,N,1,H,W,H,W]"),
+    "gather_elements": (lambda x: nn.gather_elements(x, nn.arg_max(x, 1), 1), "f32[N,1,H,W]"),
+    "gather_nd": (lambda x: nn.gather_nd(x, nn.reshape(nn.positions(x), (-1, 1))), "f32[W,4,H,W]"),
+    "scatter_elements": (lambda x: nn.scatter_elements(x, *nn.top_k(x, 2, 1)[::-1], 1, "add"), "f32[N,4,H,W]"),
+    "scatter_nd": (lambda x: nn.scatter_nd(x, nn.reshape(nn.positions(x, 0), (-1, 1)), x, "max"), "f32[N,4,H,W]"),
+    "top_k": (lambda x: nn.top_k(x, 3, 1, largest=False)[1], "i64[N,3,H,W]"),
+    "cum_sum": (lambda x: nn.cum_sum(x, 2, exclusive=True), "f32[N,4,H,W]"),
+    "interpolate": (lambda x: nn.interpolate(x, 2, 7, "cubic"), "f32[N,4,7,W]"),
+    "grid_sample": (lambda x: nn.grid_sample(x, nn.reshape(x, (x.type.shape[0], -1, 2, 2))), "f32[N,4,H*W,2]"),
+    "roi_align": (
+        lambda x: nn.roi_align(x, nn.mean(x, (2, 3), keepdims=False), nn.positions(x, 0), (3, 2)),
+        "f32[N,4,3,2]",
+    ),
     "mean_squared_error": (two(nn.mean_squared_error), "f32[]"),
     "binary_cross_entropy_with_logits": (two(nn.binary_cross_entropy_with_logits), "f32[]"),
     "softmax_cross_entropy": (lambda x: nn.softmax_cross_entropy(x, labels(x)), "f32[]"),
@@ -88,8 +102,9 @@ def test_every_layer_adds_its_op(name: str) -> None:
 
 
 def test_every_op_has_a_layer() -> None:
-    """But for `fused`, which only a pass makes."""
-    assert set(nn.__all__) == ops.OPS.keys() - {"fused"}
+    """But for `fused`, which only a pass makes, and what only gradients are made of."""
+    gradients = {name for name in ops.OPS if name.endswith("_gradient")} | {"extent", "iota", "pick_cells"}
+    assert set(nn.__all__) == ops.OPS.keys() - {"fused"} - gradients
 
 
 def test_attributes_reach_the_op() -> None:

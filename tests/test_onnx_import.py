@@ -8,6 +8,7 @@ from onnx_models import IMAGE, W3, Shape, floats, ints, make_model, node, number
 from graphc.ir import Array, Graph
 from graphc.ir.verify import verify
 from graphc.onnx import from_model
+from graphc.passes import optimize
 from graphc.reference import run_reference
 
 
@@ -339,6 +340,26 @@ def test_long_chain() -> None:
     nodes = [node("Relu", f"v{i}", f"v{i + 1}") for i in range(10_000)]
     graph = from_model(make_model(nodes[::-1], {"v0": IMAGE}, outputs="v10000"))
     assert len(graph.nodes) == 10_000
+
+
+def test_long_chain_of_convolutions() -> None:
+    """10,000 nodes through the import, the verifier and every pass: linear time and no recursion."""
+    nodes = [
+        step
+        for i in range(0, 10_000, 2)
+        for step in (node("Conv", f"v{i} w", f"v{i + 1}"), node("Relu", f"v{i + 1}", f"v{i + 2}"))
+    ]
+    graph = verify(from_model(make_model(nodes, {"v0": IMAGE}, {"w": floats(3, 3, 1, 1)}, outputs="v10000")))
+    assert len(graph.nodes) == 10_000
+    assert len(optimize(graph).nodes) == 5_000
+
+
+def test_old_opsets_are_raised() -> None:
+    """By onnx's version converter: the attribute is_test of a dropout is gone since opset 7."""
+    model = make_model([node("Dropout", "x", "h", is_test=1), node("Neg", "h")], {"x": [2, 3]}, opset=6)
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3]))
+    (y,) = run_reference(from_model(model), [floats(2, 3)])
+    np.testing.assert_array_equal(y, -floats(2, 3))
 
 
 def test_resize_by_sizes_is_a_scale_where_it_is_whole() -> None:

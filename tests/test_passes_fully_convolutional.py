@@ -327,6 +327,19 @@ REFUSED = {
             r"reduce_max 'u': its result f32\[\] does not depend on H, N, W",
         ],
     ),
+    "places of one image": (
+        [
+            "%s: f32[N,4,3,3] = cum_sum(%conv, axis=3)",
+            "%p: i64[3] = positions(%conv, axis=2)",
+            "%i: i64[N,4,1,3] = arg_max(%conv, axis=2)",
+            "%t: f32[N,4,1,3] = gather_elements(%conv, %i, axis=2)",
+        ],
+        [
+            r"cum_sum 's': counts along the image \(axis 3\)",
+            r"positions 'p': counts along the image \(axis 2\)",
+            r"arg_max 'i': its result i64\[N,4,1,W-2\] does not depend on H",
+        ],
+    ),
     "mixes maps and vectors": (
         ["%fc: f32[N,3] = linear(%flat, %fcw, bias=False)", "%t: f32[N,4,3,3] = add(%conv, %fc)"],
         [r"add 't': cannot be done in every place of a map; it reads %conv \(a map\), %fc \(3x1x1\)"],

@@ -18,10 +18,11 @@ LAYERS = (
     ("drawing", "grids", "images", "layered", "pictures", "state"),
     ("ir",),
     ("ops",),
-    ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "reference", "text"),
+    ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "optim", "reference", "text"),
     ("passes", "runtime", "models"),
+    ("training",),
     ("driver",),
-    ("artefact", "onnx.backend", "summary", "verify"),
+    ("artefact", "gradcheck", "onnx.backend", "summary", "verify"),
     ("demo",),
     ("graphc",),  # graphc/__init__.py, which fetches its names from the groups below
     ("bench",),

@@ -13,7 +13,11 @@ from graphc.ir import DType, Graph, TensorType, dims
 from graphc.ir.verify import requirements
 from graphc.runtime.network import ABI_VERSION
 
-C_TYPES = {DType.F32: "float", DType.F64: "double", DType.I32: "int32_t", DType.I64: "int64_t", DType.BOOL: "uint8_t"}
+C_TYPES = {
+    DType.F32: "float", DType.F64: "double", DType.F16: "uint16_t", DType.BF16: "uint16_t",  # C99 has no halves: bits
+    DType.I8: "int8_t", DType.I16: "int16_t", DType.I32: "int32_t", DType.I64: "int64_t",
+    DType.U8: "uint8_t", DType.U16: "uint16_t", DType.U32: "uint32_t", DType.U64: "uint64_t", DType.BOOL: "uint8_t",
+}  # fmt: skip
 # The codes of runtime/api.ll, from 0 on: name and NAME_strerror's text
 ERRORS = (
     ("OK", "ok"),

@@ -8,7 +8,11 @@ from graphc.errors import UnsupportedError
 from graphc.ir import DimLike, DType, Graph, TensorType
 
 # How .npy files call the element types (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html)
-_NPY_TYPES = {DType.F32: "<f4", DType.F64: "<f8", DType.I32: "<i4", DType.I64: "<i8", DType.BOOL: "|b1"}
+_NPY_TYPES = {
+    DType.F32: "<f4", DType.F64: "<f8", DType.F16: "<f2", DType.BF16: "<V2",  # bf16 as ml_dtypes writes it
+    DType.I8: "|i1", DType.I16: "<i2", DType.I32: "<i4", DType.I64: "<i8",
+    DType.U8: "|u1", DType.U16: "<u2", DType.U32: "<u4", DType.U64: "<u8", DType.BOOL: "|b1",
+}  # fmt: skip
 
 
 def check_program(graph: Graph) -> None:

@@ -1,12 +1,12 @@
 """Each primitive of graphc/ops/scalar.py as LLVM instructions, for scalars and vectors alike."""
 
 from collections.abc import Callable, Sequence
-from math import inf, isnan
+from math import isnan
 
 from llvmlite import ir
 
-from graphc.codegen import vecmath
-from graphc.codegen.blocks import I1, I64, IR_TYPES, intrinsic, is_vector, mangle
+from graphc.codegen import doublemath, halves, vecmath
+from graphc.codegen.blocks import I64, IR_TYPES, intrinsic, is_vector, mangle
 from graphc.errors import UnsupportedError
 from graphc.ir import DType
 from graphc.ops.scalar import CASTS, COMPARISONS
@@ -16,15 +16,19 @@ _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT = {"add": "add", "sub": "sub", "mul": "mul", "logical_and": "and_", "logical_or": "or_"}
 
 
-def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value]) -> ir.Value:
-    """Apply the primitive `fn` to operands of one type (the condition of a select is i1)."""
+def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value], dtype: DType | None = None) -> ir.Value:
+    """Apply the primitive `fn` to operands of one type (the condition of a select is i1).
+
+    `dtype` tells what LLVM's types do not: unsigned integers, and halves, which are bits here.
+    """
     first, floating = args[0], is_float(args[0])
+    unsigned = dtype is not None and dtype.is_unsigned
     if fn in CASTS:
-        return _cast(b, first, IR_TYPES[CASTS[fn]])
+        return emit_cast(b, first, dtype or _signed_dtype(first), CASTS[fn])
     if fn in COMPARISONS:
         if floating:
             return (b.fcmp_unordered if fn == "ne" else b.fcmp_ordered)(_COMPARE[fn], *args)
-        return b.icmp_signed(_COMPARE[fn], *args)
+        return (b.icmp_unsigned if unsigned else b.icmp_signed)(_COMPARE[fn], *args)
     if fn == "select":
         return b.select(*args)
     if fn == "logical_not":
@@ -33,15 +37,21 @@ def emit_primitive(b: ir.IRBuilder, fn: str, args: Sequence[ir.Value]) -> ir.Val
         return getattr(b, _FLOAT[fn])(*args)
     if fn in _INT:
         return getattr(b, _INT[fn])(*args)
+    if unsigned and fn in _UNSIGNED:
+        return _UNSIGNED[fn](b, *args)
+    if fn == "pow" and not floating:
+        return _integer_power(b, args[0], args[1], not unsigned)
     if fn in _OTHERS:
         return _OTHERS[fn](b, *args)
     if fn in vecmath.FUNCTIONS and isinstance(_element(first), ir.FloatType):
         return vecmath.FUNCTIONS[fn](b, *args)
+    if fn in doublemath.FUNCTIONS and isinstance(_element(first), ir.DoubleType):
+        return doublemath.FUNCTIONS[fn](b, *args)
     raise UnsupportedError(f"{fn}: no code generation for elements of type {_element(first)}")
 
 
 def has_code(fn: str, dtype: DType) -> bool:
-    """Whether the primitive can be emitted for operands of this dtype: transcendental functions are float32 only."""
+    """Whether the primitive can be emitted for operands of this dtype."""
     if fn in ("floordiv", "mod"):
         return not dtype.is_float
     return (
@@ -50,7 +60,8 @@ def has_code(fn: str, dtype: DType) -> bool:
         or fn in _INT
         or fn in _OTHERS
         or fn in ("select", "logical_not")
-        or (fn in vecmath.FUNCTIONS and dtype == DType.F32)
+        or (fn in vecmath.FUNCTIONS and dtype.is_float)
+        or (fn == "pow" and dtype.is_integer)
     )
 
 
@@ -66,27 +77,21 @@ def constant(type: ir.Type, value: float | int) -> ir.Constant:
     return ir.Constant(type, [number] * type.count if isinstance(type, ir.VectorType) else number)
 
 
-def identity_of(kind: str, type: ir.Type) -> ir.Constant:
+def identity_of(kind: str, type: ir.Type, dtype: DType) -> ir.Constant:
     """The number that changes nothing in a reduction: 0 for a sum, 1 for a product, the least number for a maximum."""
-    element = type.element if isinstance(type, ir.VectorType) else type
-    if kind in ("sum", "prod"):
-        return constant(type, int(kind == "prod"))
-    if isinstance(element, (ir.FloatType, ir.DoubleType)):
-        return constant(type, -inf if kind == "max" else inf)
-    least = -(1 << (element.width - 1))
-    return constant(type, least if kind == "max" else -least - 1)
+    return constant(type, int(kind == "prod") if kind in ("sum", "prod") else dtype.limits[kind == "min"])
 
 
 def _element(value: ir.Value) -> ir.Type:
     return value.type.element if is_vector(value) else value.type
 
 
-def _extreme(comparison: str) -> Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]:
+def _extreme(comparison: str, unsigned: bool = False) -> Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]:
     """max or min; where an operand is NaN the result is NaN, as in NumPy."""
 
     def emit(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
         if not is_float(x):
-            return b.select(b.icmp_signed(comparison, x, y), x, y)
+            return b.select((b.icmp_unsigned if unsigned else b.icmp_signed)(comparison, x, y), x, y)
         if isinstance(x, ir.Constant):
             x, y = y, x
         # an unordered comparison is false, so `picked` is x where x is NaN: x86's maxps with its operands swapped
@@ -173,24 +178,65 @@ def _sqrt(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return intrinsic(b, f"llvm.sqrt.{mangle(x.type)}", x.type, [x])
 
 
-def _cast(b: ir.IRBuilder, x: ir.Value, element: ir.Type) -> ir.Value:
-    source = _element(x)
-    if source == element:
+def _nonzero(b: ir.IRBuilder, y: ir.Value) -> ir.Value:
+    """An integer y, but 1 for 0, by which a division would trap."""
+    return b.select(b.icmp_unsigned("==", y, constant(y.type, 0)), constant(y.type, 1), y)
+
+
+def _divide_unsigned(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The quotient of unsigned integers; by 0 it is 0."""
+    return b.select(b.icmp_unsigned("==", y, constant(y.type, 0)), y, b.udiv(x, _nonzero(b, y)))
+
+
+def _integer_power(b: ir.IRBuilder, x: ir.Value, y: ir.Value, signed: bool) -> ir.Value:
+    """x^y modulo 2^bits by repeated squaring; for a negative y 1, -1 or 0: 1/x^-y cut towards zero, and 0 for x = 0."""
+    zero, one = constant(x.type, 0), constant(x.type, 1)
+    result, square = one, x
+    for bit in range(_element(x).width):
+        is_set = b.icmp_unsigned("!=", b.and_(y, constant(y.type, 1 << bit)), zero)
+        result = b.select(is_set, b.mul(result, square), result)
+        square = b.mul(square, square)
+    if not signed:
+        return result
+    odd = b.icmp_unsigned("!=", b.and_(y, one), zero)
+    unit = b.icmp_unsigned("<", b.add(x, one), constant(x.type, 3))  # -1, 0 or 1: its own inverse, 0 as agreed
+    inverse = b.select(unit, b.select(odd, x, b.mul(x, x)), zero)
+    return b.select(b.icmp_signed("<", y, zero), inverse, result)
+
+
+def emit_cast(b: ir.IRBuilder, x: ir.Value, source: DType, to: DType) -> ir.Value:
+    """x as another dtype, by the rules of graphc.ops.scalar.convert."""
+    if source == to:
         return x
+    if source.is_half:
+        return emit_cast(b, halves.FROM_HALF[source](b, x), DType.F32, to)
+    if to.is_half:
+        if not source.is_float:
+            x, source = emit_cast(b, x, source, DType.F64), DType.F64
+        return halves.TO_HALF[to](b, x if source == DType.F32 else halves.round_to_odd(b, x))
+    element = IR_TYPES[to]
     type = ir.VectorType(element, x.type.count) if is_vector(x) else element
-    if element == I1:
+    if to == DType.BOOL:
         zero = constant(x.type, 0)
-        return b.fcmp_unordered("!=", x, zero) if is_float(x) else b.icmp_signed("!=", x, zero)
-    to_float = isinstance(element, (ir.FloatType, ir.DoubleType))
-    if is_float(x):
-        if to_float:
-            return b.fpext(x, type) if isinstance(source, ir.FloatType) else b.fptrunc(x, type)
-        return intrinsic(b, f"llvm.fptosi.sat.{mangle(type)}.{mangle(x.type)}", type, [x])
-    if to_float:
-        return (b.uitofp if source == I1 else b.sitofp)(x, type)
-    if source == I1 or source.width < element.width:
-        return (b.zext if source == I1 else b.sext)(x, type)
-    return b.trunc(x, type)
+        return b.fcmp_unordered("!=", x, zero) if source.is_float else b.icmp_signed("!=", x, zero)
+    extends_zeros = source.is_unsigned or source == DType.BOOL
+    if source.is_float and to.is_float:
+        return b.fpext(x, type) if source == DType.F32 else b.fptrunc(x, type)
+    if source.is_float:
+        kind = "fptoui" if to.is_unsigned else "fptosi"
+        return intrinsic(b, f"llvm.{kind}.sat.{mangle(type)}.{mangle(x.type)}", type, [x])
+    if to.is_float:
+        return (b.uitofp if extends_zeros else b.sitofp)(x, type)
+    width = _element(x).width
+    if width < element.width:
+        return (b.zext if extends_zeros else b.sext)(x, type)
+    return x if width == element.width else b.trunc(x, type)
+
+
+def _signed_dtype(x: ir.Value) -> DType:
+    """What an LLVM value is where nothing says that it is unsigned."""
+    signed = (DType.F32, DType.F64, DType.I8, DType.I16, DType.I32, DType.I64, DType.BOOL)
+    return next(t for t in signed if IR_TYPES[t] == _element(x))
 
 
 _OTHERS: dict[str, Callable[..., ir.Value]] = {
@@ -206,4 +252,13 @@ _OTHERS: dict[str, Callable[..., ir.Value]] = {
     "sqrt": _sqrt,
     "floor": _rounded("floor"),
     "ceil": _rounded("ceil"),
+}
+_UNSIGNED: dict[str, Callable[..., ir.Value]] = {  # where unsigned integers differ from signed ones
+    "max": _extreme(">", unsigned=True),
+    "min": _extreme("<", unsigned=True),
+    "floordiv": lambda b, x, y: b.udiv(x, y),
+    "mod": lambda b, x, y: b.urem(x, y),
+    "div": _divide_unsigned,
+    "fmod": lambda b, x, y: b.urem(x, _nonzero(b, y)),
+    "abs": lambda b, x: x,
 }

@@ -6,9 +6,13 @@ from llvmlite import ir
 
 from graphc.ir import DType
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, F64, PTR, VOID = ir.FloatType(), ir.DoubleType(), ir.PointerType(), ir.VoidType()
-IR_TYPES: dict[DType, ir.Type] = {DType.F32: F32, DType.F64: F64, DType.I32: I32, DType.I64: I64, DType.BOOL: I1}
+IR_TYPES: dict[DType, ir.Type] = {
+    DType.F32: F32, DType.F64: F64, DType.F16: I16, DType.BF16: I16,  # of halves their bits
+    DType.I8: I8, DType.I16: I16, DType.I32: I32, DType.I64: I64,
+    DType.U8: I8, DType.U16: I16, DType.U32: I32, DType.U64: I64, DType.BOOL: I1,
+}  # fmt: skip
 
 Body = Callable[[ir.Value, list[ir.Value]], list[ir.Value]]
 

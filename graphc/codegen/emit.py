@@ -210,13 +210,13 @@ class NestEmitter(ValueEmitter):
                 return self._across_lanes(vars[0], i64(0), self.dim(vars[0].extent), values, step)
             return self._one_by_one(vars[0], values, lambda carried: loops(vars[1:], carried))
 
-        results = loops(e.vars, [identity_of(e.kind, type)] * copies)
+        results = loops(e.vars, [identity_of(e.kind, type, e.dtype)] * copies)
         if own_lanes:
-            results = [fold_lanes(self.b, r, lambda x, y: self._combine(e.kind, x, y)) for r in results]
+            results = [fold_lanes(self.b, r, lambda x, y: self._combine(e, x, y)) for r in results]
         return tuple(results) if copies > 1 else results[0]
 
-    def _combine(self, kind: str, x: ir.Value, y: ir.Value) -> ir.Value:
-        return emit_primitive(self.b, {"sum": "add", "prod": "mul"}.get(kind, kind), [x, y])
+    def _combine(self, e: Reduce, x: ir.Value, y: ir.Value) -> ir.Value:
+        return emit_primitive(self.b, {"sum": "add", "prod": "mul"}.get(e.kind, e.kind), [x, y], e.dtype)
 
     def _accumulate(self, e: Reduce, so_far: ir.Value) -> ir.Value:
         """One more element; lanes that do not count keep what they have where the lanes are the reduction's own."""
@@ -230,7 +230,7 @@ class NestEmitter(ValueEmitter):
             x, y = map(operand, e.body.args)
             result = intrinsic(self.b, f"llvm.fmuladd.{mangle(type)}", type, [x, y, so_far])
         else:
-            result = self._combine(e.kind, so_far, operand(e.body))
+            result = self._combine(e, so_far, operand(e.body))
         if self.across == e.vars[-1] and self.lane_mask is not None:
             return self.b.select(self.as_lanes(self.lane_mask), result, so_far)
         return result

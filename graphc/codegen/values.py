@@ -126,7 +126,7 @@ class ValueEmitter:
             values.insert(0, self.value(args[0], DType.BOOL))
         if any(is_vector(v) for v in values):
             values = [self.spread(v) for v in values]
-        return emit_primitive(self.b, fn, values)
+        return emit_primitive(self.b, fn, values, dtype)
 
     # -- loads --------------------------------------------------------------------------------------------------------
 

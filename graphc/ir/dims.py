@@ -174,19 +174,53 @@ def ceil_div(a: DimLike, b: int) -> DimLike:
 
 
 def minimum(a: DimLike, b: DimLike) -> DimLike:
-    """The smaller of two dims, resolved at once where their difference is a constant."""
-    difference = a - b
-    if isinstance(difference, int):
-        return a if difference <= 0 else b
-    return _atom("min", *sorted((a, b), key=str))
+    """The smaller of two dims, resolved at once where it is the same one for all sizes that `bounds` allows."""
+    low, high = bounds(a - b)
+    return a if high <= 0 else b if low >= 0 else _atom("min", *sorted((a, b), key=str))
 
 
 def maximum(a: DimLike, b: DimLike) -> DimLike:
-    """The larger of two dims, resolved at once where their difference is a constant."""
-    difference = a - b
-    if isinstance(difference, int):
-        return a if difference >= 0 else b
-    return _atom("max", *sorted((a, b), key=str))
+    """The larger of two dims, resolved at once where it is the same one for all sizes that `bounds` allows."""
+    low, high = bounds(a - b)
+    return a if low >= 0 else b if high <= 0 else _atom("max", *sorted((a, b), key=str))
+
+
+Bounds = tuple[float, float]  # least and largest value: integers, or infinite
+
+
+def bounds(d: DimLike) -> Bounds:
+    """Numbers that `d` lies between for all symbols of at least 1, by interval arithmetic: true, not always tight."""
+    low: float = 0
+    high: float = 0
+    for monomial, coefficient in _terms(d):
+        term: Bounds = (coefficient, coefficient)
+        for atom in monomial:
+            ends = [_times(x, y) for x in term for y in _atom_bounds(atom)]
+            term = min(ends), max(ends)
+        low, high = low + term[0], high + term[1]
+    return low, high
+
+
+def _atom_bounds(atom: Atom) -> Bounds:
+    if atom.kind == "symbol":
+        return 1, math.inf
+    (a, b), (c, d) = (bounds(x) for x in atom.args if not isinstance(x, str))
+    if atom.kind != "floordiv":
+        choose = min if atom.kind == "min" else max
+        return choose(a, c), choose(b, d)
+    c = max(c, 1)  # a divisor is positive
+    return _divide(a, d if a >= 0 else c), _divide(b, c if b >= 0 else d)
+
+
+def _times(x: float, y: float) -> float:
+    return x * y if x and y else 0  # 0 times infinity is 0 here
+
+
+def _divide(x: float, y: float) -> float:
+    """floor(x / y) for y > 0."""
+    if math.isinf(x):
+        return x
+    return x // y if not math.isinf(y) else (0 if x >= 0 else -1)
 
 
 def product(dims: tuple[DimLike, ...] | list[DimLike]) -> DimLike:

@@ -150,6 +150,11 @@ class Graph:
         `rule(builder, node, inputs)` gets the node's inputs in the new graph and returns the new values of its
         outputs, or None to keep the node.
         """
+        builder, new = self.reopen(rule, name)
+        return builder.build(**{n: new[v] for n, v in zip(self.output_names, self.outputs, strict=True)})
+
+    def reopen(self, rule: "Rule | None" = None, name: str | None = None) -> "tuple[Builder, dict[Value, Value]]":
+        """A builder that has declared all this, rewritten by `rule`, and can go on; and what each value is there."""
         builder = Builder(name or self.name, meta=self.meta)
         builder.reserve(v.name for v in self.values())
         builder.reserve(node.name for node in self.nodes)
@@ -157,11 +162,22 @@ class Graph:
         new |= {p.value: builder.adopt(p) for p in self.params.values()}
         for node in self.nodes:
             inputs = tuple(new[v] for v in node.inputs)
-            outputs = rule(builder, node, inputs)
+            outputs = rule(builder, node, inputs) if rule else None
             if outputs is None:
                 outputs = builder.add(node.op, inputs, node.name, [v.name for v in node.outputs])
             new |= zip(node.outputs, outputs, strict=True)
-        return builder.build(**{n: new[v] for n, v in zip(self.output_names, self.outputs, strict=True)})
+        return builder, new
+
+    def prune(self) -> "Graph":
+        """Without the nodes and parameters from which no path leads to an output; the inputs stay, used or not."""
+        needed = set(self.outputs)
+        kept = []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.outputs):
+                needed.update(node.inputs)
+                kept.append(node)
+        params = {name: param for name, param in self.params.items() if param.value in needed}
+        return replace(self, nodes=tuple(reversed(kept)), params=params)
 
 
 Rule = Callable[["Builder", Node, tuple[Value, ...]], "tuple[Value, ...] | None"]
@@ -179,6 +195,7 @@ class Builder:
         self._inputs: list[Value] = []
         self._params: dict[str, Param] = {}
         self._nodes: list[Node] = []
+        self._origins: dict[Value, Node | Param] = {}
         self._names: set[str] = set()
         self._node_names: set[str] = set()
         self._reserved: set[str] = set()
@@ -203,12 +220,10 @@ class Builder:
                 raise ShapeError(f"parameter '{name}': an initialiser needs the parameter's type")
             init, key = array, [self.seed, zlib.crc32(name.encode())]
             value = self._value(name, type, f"parameter '{name}'")
-            self._params[name] = Param(value, lambda: init(np.random.default_rng(key)), trainable)
-            return value
+            return self._own(Param(value, lambda: init(np.random.default_rng(key)), trainable))
         type = type or TensorType(DType.of(np.asarray(array).dtype), np.asarray(array).shape)
         value = self._value(name, type, f"parameter '{name}'")
-        self._params[name] = Param(value, _checked_array(value, np.asarray(array)), trainable)
-        return value
+        return self._own(Param(value, _checked_array(value, np.asarray(array)), trainable))
 
     def constant(self, array: Array | float, name: str = "const") -> Value:
         """Add a constant (float32 if a Python float) under a name derived from `name`."""
@@ -218,8 +233,15 @@ class Builder:
     def adopt(self, param: Param) -> Value:
         """Take over a parameter of another graph under its own name, without copying or initialising it."""
         value = self._value(param.value.name, param.value.type, f"parameter '{param.value.name}'")
-        self._params[value.name] = Param(value, lambda: param.array, param.trainable)
-        return value
+        return self._own(Param(value, lambda: param.array, param.trainable))
+
+    def _own(self, param: Param) -> Value:
+        self._params[param.value.name] = self._origins[param.value] = param
+        return param.value
+
+    def origin(self, value: Value) -> Node | Param | None:
+        """The node or parameter that the value is of; None for an input."""
+        return self._origins.get(value)
 
     def apply(self, op: Op, *inputs: Value, name: str | None = None) -> Value:
         """Add a node with a single result and return it."""
@@ -238,6 +260,9 @@ class Builder:
         for v in inputs:
             if v.builder is not self:
                 raise GraphError(f"{op.name} '{name}': input %{v.name} belongs to another network")
+        empty = next((v for v in inputs if v.type.elements == 0), None)
+        if empty is not None and not op.takes_empty:
+            raise ShapeError(f"{op.name} '{name}': expected at least one element, got {empty}")
         try:
             types = op.infer(*(v.type for v in inputs))
         except ShapeError as error:
@@ -250,7 +275,9 @@ class Builder:
         if len(output_names) != len(types):
             raise GraphError(f"{op.name} '{name}': expected {len(types)} output names, got {len(output_names)}")
         outputs = tuple(self._value(n, t, f"{op.name} '{name}'") for n, t in zip(output_names, types, strict=True))
-        self._nodes.append(Node(name, op, inputs, outputs))
+        node = Node(name, op, inputs, outputs)
+        self._nodes.append(node)
+        self._origins |= dict.fromkeys(outputs, node)
         return outputs
 
     def reserve(self, names: Iterable[str]) -> None:
@@ -302,8 +329,8 @@ class Builder:
         if name in self._names:
             raise GraphError(f"{owner}: the name '{name}' is already used")
         for d in type.shape:
-            if isinstance(d, int) and d < 1:
-                raise ShapeError(f"{owner}: every dim must be at least 1, got {type}")
+            if isinstance(d, int) and d < 0:
+                raise ShapeError(f"{owner}: every dim must be at least 0, got {type}")
         self._names.add(name)
         return Value(name, type, self)
 

@@ -14,7 +14,7 @@ from graphc.ir.dims import Dim, DimLike
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
-    from graphc.ir.graph import Value
+    from graphc.ir.graph import Builder, Value
 
 Array: TypeAlias = NDArray[Any]
 
@@ -23,6 +23,7 @@ class Op(ABC):
     """An operation on tensors. A subclass is a frozen dataclass whose fields are the attributes."""
 
     name: ClassVar[str]
+    takes_empty: ClassVar[bool] = False  # whether an input may have a dim of 0
 
     @abstractmethod
     def infer(self, *types: TensorType) -> TensorType | tuple[TensorType, ...]:
@@ -33,10 +34,14 @@ class Op(ABC):
         """The results by NumPy, in the dtype of the inputs: the reference for everything else."""
 
     def vjp(
-        self, inputs: "Sequence[Value]", outputs: "Sequence[Value]", grads: "Sequence[Value]"
-    ) -> "list[Value | None]":
-        """The gradients of the inputs as graph values, given those of the outputs."""
-        raise NoGradientError(f"{self.name} has no gradient rule")
+        self, b: "Builder", inputs: "Sequence[Value]", outputs: "Sequence[Value]", grads: "Sequence[Value]"
+    ) -> "Sequence[Value | None]":
+        """The gradient of each input as a value that `b` has built of others; None where it is 0 everywhere.
+
+        `inputs` and `outputs` are those of a node with this op, `grads` the gradients of the outputs: of a number with
+        respect to each of their elements, of the same shape. NoGradientError (without the node's name) if none exists.
+        """
+        raise NoGradientError("this op has no gradient rule")
 
     def attributes(self) -> dict[str, Any]:
         """The fields that differ from their defaults, in order: what the text form prints."""

@@ -25,6 +25,7 @@ def bind_sizes(inputs: Sequence[tuple[str, TensorType]], shapes: Sequence[tuple[
             raise InputError(
                 f"input '{name}': {type} leaves {', '.join(sorted(missing))} open; give it a dim of its own"
             )
-        if 0 in shape or tuple(dims.evaluate(d, sizes) for d in type.shape) != tuple(shape):
+        empty = any(length == 0 for d, length in zip(type.shape, shape, strict=True) if isinstance(d, dims.Dim))
+        if empty or tuple(dims.evaluate(d, sizes) for d in type.shape) != tuple(shape):
             raise InputError(f"input '{name}': expected {type}, got an array of shape {list(shape)}")
     return sizes

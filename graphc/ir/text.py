@@ -127,7 +127,8 @@ def _parse_return(text: str, values: dict[str, Value]) -> dict[str, Value]:
 
 def _parse_data(text: str, name: str, type: TensorType) -> Array:
     try:
-        return np.asarray(_literal(text), type.dtype.numpy)
+        data = np.asarray(_literal(text), type.dtype.numpy)
+        return data.reshape(type.static_shape()) if data.size == type.elements == 0 else data
     except (TypeError, ValueError):
         raise GraphError(f"parameter '{name}': expected data for {type}, got {text}") from None
 

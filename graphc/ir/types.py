@@ -13,23 +13,63 @@ from graphc.ir.dims import DimLike
 
 
 class DType(Enum):
-    """Element types; the value is the name that the text form prints."""
+    """Element types; the value is the name that the text form prints.
+
+    f16 (IEEE binary16) and bf16 (the upper half of a float32) are formats to store numbers in: elements of them are
+    moved and converted, and computed with as f32.
+    """
 
     F32 = "f32"
     F64 = "f64"
+    F16 = "f16"
+    BF16 = "bf16"
+    I8 = "i8"
+    I16 = "i16"
     I32 = "i32"
     I64 = "i64"
+    U8 = "u8"
+    U16 = "u16"
+    U32 = "u32"
+    U64 = "u64"
     BOOL = "bool"
 
     @property
     def numpy(self) -> "np.dtype[np.generic]":
         """The NumPy dtype of the same elements."""
-        return np.dtype(_NUMPY[self])
+        if self == DType.BF16:
+            from ml_dtypes import bfloat16  # here: graphc.runtime.load needs NumPy alone
+
+            numpy_type: np.dtype[np.generic] = np.dtype(bfloat16)
+            return numpy_type
+        return np.dtype(_NAMES[self])
 
     @property
     def is_float(self) -> bool:
         """Whether this is f32 or f64."""
         return self in (DType.F32, DType.F64)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether this is f16 or bf16, which only casts read and write."""
+        return self in (DType.F16, DType.BF16)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether this is an integer type; bool is none."""
+        return "int" in _NAMES[self]
+
+    @property
+    def is_unsigned(self) -> bool:
+        """Whether this is an integer type without negative numbers."""
+        return _NAMES[self].startswith("uint")
+
+    @property
+    def limits(self) -> tuple[float, float] | tuple[int, int]:
+        """The least and the greatest number: infinities of floats, integers of integers."""
+        if not self.is_integer:
+            return -np.inf, np.inf
+        bits = 8 * self.size
+        return (0, 2**bits - 1) if self.is_unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
     @property
     def size(self) -> int:
@@ -39,19 +79,17 @@ class DType(Enum):
     @staticmethod
     def of(dtype: "np.dtype[np.generic] | type[np.generic]") -> "DType":
         """The DType of a NumPy dtype; ShapeError if there is none."""
-        for name, numpy_type in _NUMPY.items():
-            if np.dtype(dtype) == np.dtype(numpy_type):
-                return name
-        raise ShapeError(f"dtype: expected one of {', '.join(str(np.dtype(t)) for t in _NUMPY.values())}, got {dtype}")
+        for found, name in _NAMES.items():
+            if np.dtype(dtype).name == name and np.dtype(dtype).isnative:
+                return found
+        raise ShapeError(f"dtype: expected one of {', '.join(_NAMES.values())}, got {dtype}")
 
 
-_NUMPY: dict[DType, type[np.generic]] = {
-    DType.F32: np.float32,
-    DType.F64: np.float64,
-    DType.I32: np.int32,
-    DType.I64: np.int64,
-    DType.BOOL: np.bool_,
-}
+_NAMES = {  # as NumPy calls them
+    DType.F32: "float32", DType.F64: "float64", DType.F16: "float16", DType.BF16: "bfloat16",
+    DType.I8: "int8", DType.I16: "int16", DType.I32: "int32", DType.I64: "int64",
+    DType.U8: "uint8", DType.U16: "uint16", DType.U32: "uint32", DType.U64: "uint64", DType.BOOL: "bool",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,10 @@ from graphc.nn.elementwise import (
     abs, add, clip, div, dropout, elu, exp, hard_threshold, identity, leaky_relu, log, maximum, minimum, mul, neg, pow,
     relu, sigmoid, softplus, sqrt, sub, tanh,
 )  # fmt: skip
+from graphc.nn.index import (
+    cum_sum, gather, gather_elements, gather_nd, grid_sample, interpolate, positions, roi_align, scatter_elements,
+    scatter_nd, top_k,
+)  # fmt: skip
 from graphc.nn.layers import batch_norm, conv2d, conv_transpose2d, linear, locally_connected2d
 from graphc.nn.pool import (
     average_pool, channel_l2_pool, global_average_pool, global_max_pool, l2_pool, max_pool, max_pool_with_indices,
@@ -29,11 +33,13 @@ from graphc.nn.shape import (
 
 __all__ = [
     "abs", "add", "arg_max", "arg_min", "average_pool", "batch_norm", "bed_of_nails",
-    "binary_cross_entropy_with_logits", "channel_l2_pool", "clip", "concat", "conv2d", "conv_transpose2d", "div",
-    "dropout", "elu", "exp", "expand", "flatten", "global_average_pool", "global_max_pool", "hard_threshold",
-    "identity", "l2_penalty", "l2_pool", "leaky_relu", "linear", "local_response_norm", "locally_connected2d",
-    "log", "log_softmax", "matmul", "max_pool", "max_pool_with_indices", "max_unpool", "maximum", "mean",
-    "mean_squared_error", "min_pool", "minimum", "mul", "neg", "pad", "pow", "prod", "reduce_max", "reduce_min",
-    "relu", "reshape", "sigmoid", "slice", "softmax", "softmax_cross_entropy", "softplus", "split", "sqrt", "sub",
-    "sum", "tanh", "transpose", "upsample_bilinear", "upsample_nearest",
+    "binary_cross_entropy_with_logits", "channel_l2_pool", "clip", "concat", "conv2d", "conv_transpose2d", "cum_sum",
+    "div", "dropout", "elu", "exp", "expand", "flatten", "gather", "gather_elements", "gather_nd",
+    "global_average_pool", "global_max_pool", "grid_sample", "hard_threshold", "identity", "interpolate",
+    "l2_penalty", "l2_pool", "leaky_relu", "linear", "local_response_norm", "locally_connected2d", "log",
+    "log_softmax", "matmul", "max_pool", "max_pool_with_indices", "max_unpool", "maximum", "mean",
+    "mean_squared_error", "min_pool", "minimum", "mul", "neg", "pad", "positions", "pow", "prod", "reduce_max",
+    "reduce_min", "relu", "reshape", "roi_align", "scatter_elements", "scatter_nd", "sigmoid", "slice", "softmax",
+    "softmax_cross_entropy", "softplus", "split", "sqrt", "sub", "sum", "tanh", "top_k", "transpose",
+    "upsample_bilinear", "upsample_nearest",
 ]  # fmt: skip

@@ -14,8 +14,8 @@ from onnx.backend.base import Backend, BackendRep, Device, DeviceType
 from graphc.driver import compile
 from graphc.errors import GraphcError, InputError
 from graphc.ir import Array
-from graphc.onnx.importing import from_model
 from graphc.runtime.network import Network
+from graphc.runtime.specializing import SpecializingNetwork
 
 UNSUPPORTED_EXCEPTIONS = (GraphcError,)  # what a model that graphc cannot run raises, and nothing else
 
@@ -23,7 +23,7 @@ UNSUPPORTED_EXCEPTIONS = (GraphcError,)  # what a model that graphc cannot run r
 class CompiledModel(BackendRep):
     """A model as machine code in this process."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network | SpecializingNetwork) -> None:
         self.network = network
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Array, ...]:
@@ -40,7 +40,7 @@ class GraphcBackend(Backend):
         """Compile a model. `threads` and `cpu` are those of graphc.compile."""
         if not cls.supports_device(device):
             raise InputError(f"device: expected CPU, got {device}")
-        return CompiledModel(compile(from_model(model), **kwargs))
+        return CompiledModel(compile(model, **kwargs))
 
     @classmethod
     def run_model(cls, model: ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[Array, ...]:

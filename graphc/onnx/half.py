@@ -94,7 +94,12 @@ def _find_weights(model: ModelProto, floats: set[str]) -> list[TensorProto]:
 
 
 def _allows_half(node: NodeProto, i: int, opset: int, output: bool = False) -> bool:
-    """Whether operand i of the node (or result i) may be float16."""
+    """Whether operand i of the node (or result i) may be float16.
+
+    Not where scattered updates are combined: ONNX has it, ONNX Runtime 1.31 has no float16 code for it.
+    """
+    if node.op_type.startswith("Scatter") and any(a.name == "reduction" and a.s != b"none" for a in node.attribute):
+        return False
     schema = defs.get_schema(node.op_type, opset)
     formal = schema.outputs if output else schema.inputs
     return "tensor(float16)" in formal[min(i, len(formal) - 1)].types  # the last one may stand for any number

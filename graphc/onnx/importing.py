@@ -5,35 +5,44 @@ reported at once, in one UnsupportedError.
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto, defs
+from onnx import ModelProto, NodeProto, ValueInfoProto, defs, version_converter
 
-from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
-from graphc.ir import Builder, Graph, Value
-from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler
+from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError, ValueDependentError
+from graphc.ir import Array, Builder, DType, Graph, TensorType, Value
+from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler, fold_node
+from graphc.onnx.inlining import Inliner, key_of
 from graphc.onnx.names import Names, clean, one_line, rename_all
-from graphc.onnx.ordering import describe, sort_nodes
+from graphc.onnx.ordering import describe, read_names, sort_nodes
 from graphc.onnx.reader import NodeReader
-from graphc.onnx.scope import Constant, Mask, Scope
+from graphc.onnx.scope import Constant, Mask, Operand, Scope
 from graphc.onnx.signature import read_input_types
-from graphc.onnx.tensors import CONSTANT, PRODUCER, RENAMED, read_tensor
+from graphc.onnx.tensors import CONSTANT, DTYPES, PRODUCER, RENAMED, read_tensor
 
-OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files can be raised by onnx.version_converter
+OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files are raised to it by onnx's version converter
 UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
+DEPRECATED = ("GroupNormalization",)  # from opset 18 to 20, for its factors of groups; runtimes run it all the same
 # What a value of the wrong kind in a file can raise in the code that reads it.
 MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
-    """Read an ONNX file (opset 7 or newer) as a Graph.
+    """Read an ONNX file as a Graph; opsets before 7 as far as onnx's version converter raises them.
 
+    ValueDependentError if shapes depend on the values of inputs: `graphc.compile(path)` compiles for those of a call.
     FileError if it cannot be read or is no ONNX model, UnsupportedError with everything that graphc cannot do,
     GraphError or ShapeError if the model is not well formed. External data must lie in the model's folder.
     """
     file = Path(path)
+    return _import(read_model(file), file.name, None, file.parent, {})
+
+
+def read_model(file: Path) -> ModelProto:
+    """The model in a file; FileError if there is none."""
     model = ModelProto()
     try:
         model.ParseFromString(file.read_bytes())
@@ -43,24 +52,40 @@ def load(path: str | os.PathLike[str]) -> Graph:
         raise FileError(f"{file.name}: not an ONNX model: {error}") from None
     if not model.HasField("graph"):
         raise FileError(f"{file.name}: not an ONNX model: it has no graph")
-    return _import(model, file.name, None, file.parent)
+    return model
 
 
-def from_model(model: ModelProto, name: str | None = None, folder: Path | None = None) -> Graph:
-    """Like `load`, from a model in memory; `folder` is where its external data lies, `name` replaces its name."""
-    return _import(model, name or model.graph.name or "model", name, folder)
+def from_model(
+    model: ModelProto, name: str | None = None, folder: Path | None = None, known: Mapping[str, Array] | None = None
+) -> Graph:
+    """Like `load`, from a model in memory; `folder` is where its external data lies, `name` replaces its name.
+
+    The inputs in `known` are these constants, and no inputs of the graph.
+    """
+    return _import(model, name or model.graph.name or "model", name, folder, known or {})
 
 
-def _import(model: ModelProto, label: str, name: str | None, folder: Path | None) -> Graph:
+def read_inputs(model: ModelProto) -> tuple[tuple[str, TensorType], ...]:
+    """The inputs of a model that can be imported: names as in its graph, and types."""
+    importer = _Import(_raise_opset(model), "model", None, {})
+    types = read_input_types(importer.inputs)
+    return tuple((importer.labels[v.name], type) for v, type in zip(importer.inputs, types, strict=True))
+
+
+def _import(model: ModelProto, label: str, name: str | None, folder: Path | None, known: Mapping[str, Array]) -> Graph:
     try:
-        importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder)
+        model = _raise_opset(model)
+        importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder, known)
         graph = importer.read()
     except GraphcError as error:
         raise type(error)(one_line(f"{label}: {error}")) from None
     except MALFORMED as error:  # text that is not UTF-8, and whatever else a damaged file may hold
         raise FileError(f"{label}: not an ONNX model: a damaged field ({one_line(str(error))})") from None
     if graph is None:
-        raise UnsupportedError(label, [one_line(p) for p in importer.problems])
+        problems = [one_line(p) for p in importer.problems]
+        if importer.only_values:
+            raise ValueDependentError(label, importer.needed, problems)
+        raise UnsupportedError(label, problems)
     return graph
 
 
@@ -68,10 +93,33 @@ def _read_opset(model: ModelProto) -> int:
     opset: int | None = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None:
         raise FileError("not an ONNX model: it does not say which opset it uses")
+    if 1 <= opset < OLDEST_OPSET and _is_unchanged(model.graph.node, opset):
+        return OLDEST_OPSET
+    if opset < OLDEST_OPSET:
+        raise UnsupportedError(f"opset {opset}, which onnx's version converter cannot raise to {OLDEST_OPSET}")
     newest = defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
+    if opset > newest:
         raise UnsupportedError(f"opset {opset}, expected {OLDEST_OPSET} to {newest}")
     return opset
+
+
+def _is_unchanged(nodes: Iterable[NodeProto], opset: int) -> bool:
+    """Whether the ops of these nodes are in OLDEST_OPSET what they are in this older opset."""
+    try:
+        return all(defs.get_schema(n.op_type, OLDEST_OPSET).since_version <= opset for n in nodes)
+    except defs.SchemaError:
+        return False
+
+
+def _raise_opset(model: ModelProto) -> ModelProto:
+    """A model of an older opset in the oldest that the import reads, if onnx's version converter knows how."""
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), OLDEST_OPSET)
+    if not 1 <= opset < OLDEST_OPSET or _is_unchanged(model.graph.node, opset):
+        return model
+    try:
+        return version_converter.convert_version(model, OLDEST_OPSET)
+    except (RuntimeError, version_converter.ConvertError):  # it says what in several lines
+        return model
 
 
 def _check_signature(node: NodeProto, opset: int) -> None:
@@ -80,7 +128,7 @@ def _check_signature(node: NodeProto, opset: int) -> None:
         schema = defs.get_schema(node.op_type, opset)
     except defs.SchemaError:
         raise UnsupportedError(f"opset {opset} has no such op") from None
-    if schema.deprecated:
+    if schema.deprecated and node.op_type not in DEPRECATED:
         raise UnsupportedError(f"opset {opset} has this op no more")
     counts = (("inputs", len(node.input), schema.min_input, schema.max_input),
               ("outputs", len(node.output), schema.min_output, schema.max_output))  # fmt: skip
@@ -97,9 +145,11 @@ def _check_signature(node: NodeProto, opset: int) -> None:
 class _Import:
     """One model on its way to a graph; `problems` collects what graphc cannot do."""
 
-    def __init__(self, model: ModelProto, name: str, folder: Path | None) -> None:
+    def __init__(self, model: ModelProto, name: str, folder: Path | None, known: Mapping[str, Array]) -> None:
         opset, graph = _read_opset(model), model.graph
-        self.graph, self.problems = graph, list[str]()
+        self.graph, self.known, self.problems = graph, known, list[str]()
+        self.needed: set[str] = set()  # inputs whose values would solve problems
+        self.only_values = True  # whether they would solve all
         self.tensors = {t.name: t for t in graph.initializer}
         self.inputs = [v for v in graph.input if v.name not in self.tensors]
         if graph.sparse_initializer:
@@ -112,9 +162,12 @@ class _Import:
         self.labels = dict(zip(defined, rename_all(defined), strict=True))
         names = self.labels | self._read_own_names(model)
         self.node_names = rename_all([n.name or names.get(next(iter(n.output), ""), "") for n in self.nodes])
-        used = {i for n in self.nodes for i in n.input} | {o.name for o in graph.output}
+        used = {i for n in self.nodes for i in read_names(n)} | {o.name for o in graph.output}
         builder = Builder(name, meta={clean(p.key): p.value for p in model.metadata_props})
         self.scope = Scope(builder, names, Names((*names.values(), *self.node_names)), used, opset, folder)
+        functions = {("" if f.domain == "ai.onnx" else f.domain, f.name, f.overload): f for f in model.functions}
+        keys = Names(defined)
+        self.inliner = Inliner(self.scope, self.tensors, functions, keys, self._read_node, self._find_value)
 
     def _read_own_names(self, model: ModelProto) -> dict[str, str]:
         """The names that values had before they became outputs, as graphc's own export notes them."""
@@ -127,10 +180,14 @@ class _Import:
     def read(self) -> Graph | None:
         """The graph; None if there are problems."""
         for v, type in zip(self.inputs, read_input_types(self.inputs), strict=True):
-            self.scope.define(v.name, self.scope.builder.input(self.scope.names[v.name], type))
+            name = self.scope.names[v.name]
+            if name in self.known:
+                self.scope.define(v.name, Constant(name, self.known[name]))
+            else:
+                self.scope.define(v.name, self.scope.builder.input(name, type))
         for node, name in zip(self.nodes, self.node_names, strict=True):
             self._read_node(node, name)
-        outputs = {self.labels.get(o.name, o.name): self._read_output(o.name) for o in self.graph.output}
+        outputs = {self.labels.get(o.name, o.name): self._read_output(o) for o in self.graph.output}
         if len(outputs) < len(self.graph.output):
             raise GraphError("outputs: expected a different name for each")
         found = {name: v for name, v in outputs.items() if v is not None}
@@ -145,7 +202,11 @@ class _Import:
                     handler(reader)
                 if reader.unread:
                     raise UnsupportedError(f"attribute '{min(reader.unread)}' is not supported")
+        except ValueDependentError as error:
+            self.needed |= error.inputs
+            self.problems.append(f"{describe(node)}: {error}")
         except UnsupportedError as error:
+            self.only_values = False
             self.problems.append(f"{describe(node)}: {error}")
         except GraphcError as error:
             raise type(error)(f"{describe(node)}: {error}") from None
@@ -156,19 +217,26 @@ class _Import:
 
     def _find_handler(self, node: NodeProto) -> Handler | None:
         """What reads the node; None if it follows from a problem before it. Its initialisers are read here."""
-        if node.domain not in ("", "ai.onnx"):
+        inlined = self.inliner.find(node)
+        if inlined is None and node.domain not in ("", "ai.onnx"):
             raise UnsupportedError(f"domain {node.domain}, expected ONNX's own")
-        if node.op_type not in HANDLERS and node.op_type not in FOLDERS:
+        if inlined is None and node.op_type not in HANDLERS and node.op_type not in FOLDERS:
             raise UnsupportedError("graphc has no such op")
-        _check_signature(node, self.scope.opset)
+        if key_of(node) not in self.inliner.functions:
+            _check_signature(node, self.scope.opset)
         for i in filter(None, node.input):
             self._read_initializer(i)
         operands = [self.scope.operands[i] for i in node.input if i]
         if None in operands:
             return None
-        constant = bool(operands) and all(isinstance(o, Constant) and not o.trainable for o in operands)
-        if constant and node.op_type in FOLDERS:
-            return lambda n: n.fold(FOLDERS[node.op_type](n))
+        if inlined is not None:
+            return inlined
+        constants = [o for o in operands if isinstance(o, Constant)]
+        known = bool(operands) and len(constants) == len(operands)
+        # what sizes are scaled by is no weight, although nothing else tells it from one
+        known = known and (any(c.symbolic for c in constants) or not any(c.trainable for c in constants))
+        if known and node.op_type in FOLDERS:
+            return fold_node
         if node.op_type not in HANDLERS:
             raise UnsupportedError("its inputs must be constants or shapes")
         return HANDLERS[node.op_type]
@@ -181,7 +249,14 @@ class _Import:
             trainable = tensor.doc_string != CONSTANT and array.dtype.kind == "f" and array.ndim > 0
             self.scope.define(name, Constant(self.scope.names[name], array, trainable))
 
-    def _read_output(self, name: str) -> Value | None:
+    def _find_value(self, name: str) -> Operand | None:
+        self._read_initializer(name)
+        if name not in self.scope.operands:
+            raise GraphError(f"its result '{name}' is not defined")
+        return self.scope.operands[name]
+
+    def _read_output(self, output: ValueInfoProto) -> Value | None:
+        name, declared = output.name, DTYPES.get(output.type.tensor_type.elem_type, DType.F32)
         if name not in self.labels:
             raise GraphError(f"output '{name}' is not defined")
         self._read_initializer(name)
@@ -189,7 +264,9 @@ class _Import:
         try:
             if isinstance(operand, Mask):
                 return self.scope.comparison(operand)
-            return self.scope.parameter(operand) if isinstance(operand, Constant) else operand
+            value = self.scope.parameter(operand) if isinstance(operand, Constant) else operand
+            return value and self.scope.narrow(value, declared)
         except UnsupportedError as error:
+            self.only_values = False
             self.problems.append(f"output '{name}': {error}")
             return None

@@ -1,9 +1,9 @@
 """The nodes of an ONNX graph in an order in which every value is defined before it is read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import networkx as nx
-from onnx import NodeProto
+from onnx import AttributeProto, GraphProto, NodeProto
 
 from graphc.errors import GraphError
 
@@ -12,6 +12,22 @@ def describe(node: NodeProto) -> str:
     """node 'conv1' (op Conv); a node without a name goes by its first output."""
     name = node.name or next(iter(node.output), "")
     return f"node '{name}' (op {node.op_type})"
+
+
+def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs among the node's attributes."""
+    for a in node.attribute:
+        yield from ([a.g] if a.type == AttributeProto.GRAPH else a.graphs)
+
+
+def read_names(node: NodeProto) -> Iterator[str]:
+    """The values from outside that the node reads: its inputs, and what its bodies take from around it."""
+    yield from filter(None, node.input)
+    for body in bodies_of(node):
+        inside = {v.name for v in body.input} | {t.name for t in body.initializer}
+        inside |= {o for inner in body.node for o in inner.output}
+        read = [name for inner in body.node for name in read_names(inner)] + [o.name for o in body.output]
+        yield from (name for name in read if name and name not in inside)
 
 
 def sort_nodes(nodes: Sequence[NodeProto], given: Iterable[str]) -> list[NodeProto]:
@@ -28,7 +44,7 @@ def sort_nodes(nodes: Sequence[NodeProto], given: Iterable[str]) -> list[NodePro
             producer[name] = i
     edges = []
     for i, node in enumerate(nodes):
-        for name in filter(None, node.input):
+        for name in read_names(node):
             if name in producer:
                 edges.append((producer[name], i))
             elif name not in defined:

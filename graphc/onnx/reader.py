@@ -1,13 +1,15 @@
 """What the import of one ONNX node works with: its attributes, its operands, and how it adds nodes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
-from onnx import AttributeProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
-from graphc.errors import GraphError, ShapeError, UnsupportedError
+from graphc.errors import GraphError, ShapeError, UnsupportedError, ValueDependentError
 from graphc.ir import Array, DimLike, DType, Op, TensorType, Value
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
+from graphc.onnx.sizes import settle
 
 _KINDS = {
     AttributeProto.INT: "an integer",
@@ -84,6 +86,13 @@ class NodeReader:
             raise GraphError(f"expected an attribute '{name}'")
         return found.t
 
+    def graph(self, name: str) -> GraphProto:
+        """A graph attribute that must be there."""
+        found = self._attribute(name, AttributeProto.GRAPH)
+        if found is None:
+            raise GraphError(f"expected an attribute '{name}'")
+        return found.g
+
     def expect(self, name: str, value: int) -> None:
         """UnsupportedError unless the integer attribute has this value, which is also its default."""
         got = self.integer(name, value)
@@ -105,13 +114,13 @@ class NodeReader:
         return found
 
     def value(self, i: int, trainable: bool = True) -> Value:
-        """Input i as a value; a constant becomes a parameter, never trained if `trainable` is False."""
+        """Input i as a value, f16 and bf16 as f32; a constant becomes a parameter, never trained if not `trainable`."""
         found = self.operand(i)
         if isinstance(found, Mask):
             return self.scope.comparison(found)
         if isinstance(found, Constant):
-            return self.scope.parameter(Constant(found.name, found.array, found.trainable and trainable))
-        return found
+            found = self.scope.parameter(replace(found, trainable=found.trainable and trainable))
+        return self.scope.widen(found)
 
     def image(self, i: int = 0) -> Value:
         """Input i, which must be an image batch [N,C,H,W]."""
@@ -123,30 +132,57 @@ class NodeReader:
     def constant(self, i: int) -> Constant | None:
         """Input i if it is known now and does not depend on the sizes of a run, else None."""
         found = self.operand(i)
-        return found if isinstance(found, Constant) and found.array.dtype != object else None
+        return found if isinstance(found, Constant) and not found.symbolic else None
 
     def numbers(self, i: int, what: str) -> Array:
         """The constant that input i must be; `what` is what it gives the op."""
-        found = self.constant(i)
+        return self._numbers(self.operand(i), f"{what} '{self.inputs[i]}'")
+
+    def _numbers(self, operand: Operand, what: str) -> Array:
+        found = self._known(operand)
         if found is None:
-            raise UnsupportedError(f"{what} '{self.inputs[i]}' must be constant")
-        return found.array
+            raise self._explain(operand, what, "must be constant")
+        if found.dtype == object:
+            raise UnsupportedError(f"{what} depends on the sizes of the inputs")
+        return found
 
     def scalar(self, i: int, what: str) -> float:
         """The one number that input i must be."""
-        array = self.numbers(i, what)
+        return self.scalar_of(self.operand(i), f"{what} '{self.inputs[i]}'")
+
+    def scalar_of(self, operand: Operand, what: str) -> float:
+        """The one number that an operand must be."""
+        array = self._numbers(operand, what)
         if array.size != 1:
             raise ShapeError(f"{what} must be a scalar, got shape {list(array.shape)}")
         return shortest(array.reshape(-1)[0])
 
     def dims(self, i: int, what: str) -> list[DimLike]:
         """The list of sizes that input i must be: integers, or expressions of the inputs' sizes."""
-        found = self.operand(i)
-        if not isinstance(found, Constant):
-            raise UnsupportedError(f"{what} '{self.inputs[i]}' is computed at run time by more than shape arithmetic")
-        if found.array.ndim > 1 or found.array.dtype.kind not in "iO":
-            raise ShapeError(f"{what} must be a list of integers, got {found.array.dtype}{list(found.array.shape)}")
-        return list(found.array.reshape(-1).astype(object))
+        found = self._known(self.operand(i))
+        if found is None:
+            raise self._explain(
+                self.operand(i), f"{what} '{self.inputs[i]}'", "is computed at run time by more than shape arithmetic"
+            )
+        if found.ndim > 1 or self.dtype(i).numpy.kind != "i":
+            raise ShapeError(f"{what} must be a list of integers, got {self.dtype(i).value}{list(found.shape)}")
+        return list(found.reshape(-1).astype(object))
+
+    def _explain(self, found: Operand, what: str, otherwise: str) -> UnsupportedError:
+        """Why an operand is not known. What depends on numbers and lists alone will be, once their values are."""
+        roots = self.scope.evaluation.roots(found) if isinstance(found, Value) else frozenset()
+        if not roots or any(v.type.rank > 1 for v in roots):
+            return UnsupportedError(f"{what} {otherwise}")
+        names = sorted(v.name for v in roots)
+        listed = " and ".join(f"'{name}'" for name in names)
+        text = f"{what} depends on the value of input {listed}; make it an initialiser"
+        return ValueDependentError(text, names)
+
+    def _known(self, found: Operand) -> Array | None:
+        """An operand as far as it is known now: a constant, what depends on sizes, what is computed from constants."""
+        if isinstance(found, Constant):
+            return found.array
+        return self.scope.evaluation.evaluate(found) if isinstance(found, Value) else None
 
     def whole_dims(self, i: int, what: str) -> tuple[int, ...]:
         """The list of integers that input i must be."""
@@ -168,13 +204,16 @@ class NodeReader:
         if isinstance(found, Mask):
             return DType.BOOL
         if isinstance(found, Constant):
-            return DType.I64 if found.array.dtype == object else DType.of(found.array.dtype)
+            return found.dtype
         return found.type.dtype
 
     def number(self, value: float, like: Value, suffix: str) -> Value:
         """A new scalar parameter of the dtype of `like`."""
-        name = self.scope.new_names.fresh(f"{self.name}.{suffix}")
-        return self.scope.builder.param(name, np.asarray(value, like.type.dtype.numpy), trainable=False)
+        return self.parameter(np.asarray(value, like.type.dtype.numpy), suffix)
+
+    def parameter(self, array: Array, suffix: str) -> Value:
+        """A new parameter with this data, called after the node with `suffix`."""
+        return self.scope.builder.param(self.scope.new_names.fresh(f"{self.name}.{suffix}"), array, trainable=False)
 
     def derive(self, i: int, suffix: str, change: Callable[[Array], Array]) -> Value:
         """Input i, a constant, after `change` as a parameter, called after the constant with `suffix`."""
@@ -188,6 +227,12 @@ class NodeReader:
         """A node between, with a name of its own."""
         name = self.scope.new_names.fresh(f"{self.name}.{op.name}")
         return self._add(op, inputs, name, [name])[0]
+
+    def steps(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """A node between with several results, called after it with .0, .1, ..."""
+        name = self.scope.new_names.fresh(f"{self.name}.{op.name}")
+        names = [self.scope.new_names.fresh(f"{name}.{i}") for i in range(len(infer(op, inputs)))]
+        return self._add(op, inputs, name, names)
 
     def emit(self, op: Op, *inputs: Value) -> None:
         """The node with this one's name and outputs."""
@@ -205,9 +250,18 @@ class NodeReader:
         if i < len(self.outputs) and self.outputs[i]:
             self.scope.define(self.outputs[i], value)
 
-    def fold(self, array: Array) -> None:
-        """The node's only result is this constant."""
-        self.bind(Constant(self.scope.names[self.outputs[0]] if self.used_outputs else self.name, _settle(array)))
+    def fold(self, array: Array, dtype: DType = DType.I64) -> None:
+        """The node's only result is this constant; one of dtype object has elements of type `dtype`."""
+        name = self.scope.names[self.outputs[0]] if self.used_outputs else self.name
+        settled = settle(array, dtype)
+        self.bind(Constant(name, settled, symbolic=dtype if settled.dtype == object else None))
+
+    def fold_all(self, arrays: Sequence[Array]) -> None:
+        """The node's results are these constants."""
+        self._check_outputs(len(arrays))
+        for output, array in zip(self.outputs, arrays, strict=False):
+            if output:
+                self.scope.define(output, Constant(self.scope.names[output], array))
 
     def bind(self, operand: Operand) -> None:
         """The node's only result is this: nothing is left to compute at run time."""
@@ -235,11 +289,4 @@ def infer(op: Op, inputs: Sequence[Value]) -> tuple[TensorType, ...]:
 
 def shortest(number: np.generic) -> float:
     """The number with the fewest digits that stand for it: 0.01, not 0.009999999776482582, for a float32."""
-    return float(str(number))
-
-
-def _settle(array: Array) -> Array:
-    """A symbolic shape in which no symbol is left as integers."""
-    if array.dtype == object and all(isinstance(d, int) for d in array.reshape(-1)):
-        return array.astype(np.int64)
-    return array
+    return float(number) if isinstance(number, np.bool_) else float(str(number))

@@ -6,19 +6,32 @@ from pathlib import Path
 
 import numpy as np
 
-from graphc.errors import UnsupportedError
-from graphc.ir import Array, Builder, DimLike, Value
+from graphc.ir import Array, Builder, DimLike, DType, Op, Value, dims
+from graphc.onnx.evaluation import Evaluation
 from graphc.onnx.names import Names
+from graphc.onnx.sizes import Ratio
 from graphc.ops.elementwise import Fused
+from graphc.ops.reduce import Sum
+from graphc.ops.shape import Concat, Expand, Reshape
 
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A tensor known while the model is read. A symbolic shape is one of dtype object, of integers and Dims."""
+    """A tensor known while the model is read.
+
+    One that depends on the sizes of a run is an array of dtype object, of what graphc/onnx/sizes.py computes with;
+    `symbolic` is then the tensor's element type.
+    """
 
     name: str
     array: Array
     trainable: bool = False
+    symbolic: DType | None = None
+
+    @property
+    def dtype(self) -> DType:
+        """The tensor's element type."""
+        return self.symbolic or DType.of(self.array.dtype)
 
 
 @dataclass(frozen=True)
@@ -46,8 +59,13 @@ class Scope:
     folder: Path | None
     operands: dict[str, Operand | None] = field(default_factory=dict)
     by_shape: dict[tuple[DimLike, ...], Value] = field(default_factory=dict)  # the first value of each shape
+    evaluation: Evaluation = field(init=False)
+    _sizes: dict[str, Value] = field(default_factory=dict)  # of symbols, as tensors
     _derived: dict[str, Constant] = field(default_factory=dict)
     _made: dict[str, Value] = field(default_factory=dict)  # of constants and masks, once a node reads them
+
+    def __post_init__(self) -> None:
+        self.evaluation = Evaluation(self.builder)
 
     def define(self, name: str, operand: Operand | None) -> None:
         """From now on the ONNX value `name` is this operand."""
@@ -57,12 +75,47 @@ class Scope:
 
     def parameter(self, constant: Constant) -> Value:
         """The parameter that holds the constant, the same each time."""
-        if constant.array.dtype == object:
-            raise UnsupportedError(f"'{constant.name}' is a shape that depends on the inputs, expected a tensor")
         if constant.name not in self._made:
-            value = self.builder.param(constant.name, constant.array, trainable=constant.trainable)
-            self._made[constant.name] = value
+            if constant.symbolic:
+                self._made[constant.name] = self._measure(constant, constant.symbolic)
+            else:
+                value = self.builder.param(constant.name, constant.array, trainable=constant.trainable)
+                self._made[constant.name] = value
         return self._made[constant.name]
+
+    def step(self, op: Op, *inputs: Value, stem: str) -> Value:
+        """A node with a single result, both under a new name."""
+        name = self.new_names.fresh(f"{stem}.{op.name}")
+        return self.builder.add(op, inputs, name, [name])[0]
+
+    def _measure(self, constant: Constant, dtype: DType) -> Value:
+        """What depends on sizes as a tensor that a run computes."""
+        stem = constant.name
+        numbers = [self._measure_number(Ratio.of(x), dtype, stem) for x in constant.array.reshape(-1)]
+        joined = numbers[0] if len(numbers) == 1 else self.step(Concat(0), *numbers, stem=stem)
+        return self.step(Reshape(constant.array.shape), joined, stem=stem)
+
+    def _measure_number(self, x: Ratio, dtype: DType, stem: str) -> Value:
+        """A number of a run as dtype[1]."""
+        operands: list[Value] = []
+        parts: list[str] = []
+        for d in (x.numerator, x.denominator):
+            arguments = {s: dims.symbol(f"x{len(operands) + i}") for i, s in enumerate(sorted(dims.symbols_of(d)))}
+            operands += [self._measure_symbol(s) for s in arguments]
+            parts.append(f"to_{dtype.value}({dims.substitute(d, arguments)})")
+        if not operands:
+            return self.builder.param(
+                self.new_names.fresh(f"{stem}.number"), np.array([x.settle()], dtype.numpy), trainable=False
+            )
+        return self.step(Fused(parts[0] if x.denominator == 1 else f"({parts[0]} / {parts[1]})"), *operands, stem=stem)
+
+    def _measure_symbol(self, name: str) -> Value:
+        """A symbol's size as i64[1]: the sum of as many ones."""
+        if name not in self._sizes:
+            one = self.builder.param(self.new_names.fresh("one"), np.ones(1, np.int64), trainable=False)
+            ones = self.step(Expand((dims.symbol(name),)), one, stem=f"size.{name}")
+            self._sizes[name] = self.step(Sum((0,)), ones, stem=f"size.{name}")
+        return self._sizes[name]
 
     def comparison(self, mask: Mask) -> Value:
         """The mask as a value of booleans, the same each time."""
@@ -70,6 +123,23 @@ class Scope:
             op = Fused(f"gt(x0, {mask.threshold!r})")
             (self._made[mask.name],) = self.builder.add(op, (mask.x,), mask.node_name, [mask.name])
         return self._made[mask.name]
+
+    def widen(self, value: Value) -> Value:
+        """The value as f32 if it is f16 or bf16, in which graphc does not compute; the same each time."""
+        if not value.type.dtype.is_half:
+            return value
+        key = f"{value.name}.f32"
+        if key not in self._made:
+            name = self.new_names.fresh(key)
+            (self._made[key],) = self.builder.add(Fused("to_f32(x0)"), (value,), name, [name])
+        return self._made[key]
+
+    def narrow(self, value: Value, dtype: DType) -> Value:
+        """A result that the file declares as f16 or bf16, computed as f32."""
+        if not dtype.is_half or not value.type.dtype.is_float:
+            return value
+        name = self.new_names.fresh(f"{value.name}.{dtype.value}")
+        return self.builder.add(Fused(f"to_{dtype.value}(x0)"), (value,), name, [name])[0]
 
     def derive(self, constant: Constant, suffix: str, change: Callable[[Array], Array]) -> Constant:
         """The constant after `change`, which `suffix` tells from other changes; shared by the nodes that want it."""

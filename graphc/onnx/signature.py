@@ -24,7 +24,9 @@ def read_input_types(inputs: Sequence[ValueInfoProto]) -> list[TensorType]:
     """
     dtypes = [_read_dtype(v) for v in inputs]
     shapes = [v.type.tensor_type.shape.dim for v in inputs]
-    images = [dtype.is_float and len(shape) == 4 for dtype, shape in zip(dtypes, shapes, strict=True)]
+    images = [
+        (dtype.is_float or dtype.is_half) and len(shape) == 4 for dtype, shape in zip(dtypes, shapes, strict=True)
+    ]
     order = sorted(range(len(inputs)), key=lambda i: not images[i])
     symbols = _Symbols()
     for expressions in (False, True):  # an expression may use the symbols of a later input

@@ -14,8 +14,16 @@ from graphc.ir import Array, DType
 DTYPES: dict[int, DType] = {
     TensorProto.FLOAT: DType.F32,
     TensorProto.DOUBLE: DType.F64,
+    TensorProto.FLOAT16: DType.F16,
+    TensorProto.BFLOAT16: DType.BF16,
+    TensorProto.INT8: DType.I8,
+    TensorProto.INT16: DType.I16,
     TensorProto.INT32: DType.I32,
     TensorProto.INT64: DType.I64,
+    TensorProto.UINT8: DType.U8,
+    TensorProto.UINT16: DType.U16,
+    TensorProto.UINT32: DType.U32,
+    TensorProto.UINT64: DType.U64,
     TensorProto.BOOL: DType.BOOL,
 }
 ELEMENT_TYPES = {dtype: number for number, dtype in DTYPES.items()}
@@ -39,7 +47,7 @@ def read_dtype(number: int) -> DType:
 
 
 def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
-    """The data as a writable array. External data must lie inside `folder`, the model's own."""
+    """The data as a writable array, f16 and bf16 as float32. External data must lie in `folder`, the model's own."""
     where = f"tensor '{tensor.name}'"
     try:
         dtype = read_dtype(tensor.data_type)
@@ -56,15 +64,15 @@ def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
         fields = {
             DType.F32: tensor.float_data,
             DType.F64: tensor.double_data,
-            DType.I32: tensor.int32_data,
             DType.I64: tensor.int64_data,
-            DType.BOOL: tensor.int32_data,
+            DType.U32: tensor.uint64_data,
+            DType.U64: tensor.uint64_data,
         }
-        got = len(fields[dtype])
+        got = len(fields.get(dtype, tensor.int32_data))  # which holds every smaller type
     if got != count:
         shape = ",".join(map(str, tensor.dims))
         raise GraphError(f"{where}: expected {count} {unit} for {dtype.value}[{shape}], got {got}")
-    return np.array(numpy_helper.to_array(tensor), dtype.numpy)
+    return np.array(numpy_helper.to_array(tensor), (DType.F32 if dtype.is_half else dtype).numpy)
 
 
 def _load_external(tensor: TensorProto, folder: Path | None) -> TensorProto:

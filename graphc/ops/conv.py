@@ -1,13 +1,16 @@
-"""The convolution as networks use it (cross-correlation)."""
+"""The convolution as networks use it (cross-correlation), and its gradient with respect to the weights."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, Op, TensorType
-from graphc.ops.checks import check_image, check_weighted
+from graphc.ir import Array, Builder, Op, TensorType, Value, dims
+from graphc.ops.checks import check_image, check_inputs, check_weighted
+from graphc.ops.derive import vjp_through_epilogue
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
 from graphc.ops.window import Padding, Pair, Window
 
@@ -60,3 +63,65 @@ class Conv2d(Op):
         if self.bias:
             y = y + arrays[2][:, None, None]
         return apply_epilogue(self.epilogue, y, arrays[2 + self.bias :])
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        if self.epilogue is not None:
+            return vjp_through_epilogue(self, b, inputs, outputs, grads)
+        (x, w), (g,) = inputs[:2], grads
+        r, s = w.type.static_shape()[2:]
+        size = x.type.shape[2], x.type.shape[3]
+        of_x = ops.ConvTranspose2d(self.stride, self.padding, (0, 0), self.dilation, self.groups, False, size=size)
+        of_w = Conv2dWeightGradient(self.stride, self.padding, self.dilation, self.groups, kernel=(r, s))
+        of_bias = [b.apply(ops.Sum((0, 2, 3), keepdims=False), g)] if self.bias else []
+        return [b.apply(of_x, g, w), b.apply(of_w, x, g), *of_bias]
+
+
+@dataclass(frozen=True)
+class Conv2dWeightGradient(Op):
+    """dw[k,c,r,s] = sum over n,p,q of x[n, c, p*stride+r*dilation-pad, q*...] * g[n,k,p,q], where x is inside.
+
+    x [N,C,H,W] and the gradient g [N,K,P,Q] of the result that a conv2d with these attributes has -> that of its
+    weight, dw [K,C/groups,R,S] with (R,S) = `kernel`.
+    """
+
+    name: ClassVar[str] = "conv2d_weight_gradient"
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    kernel: Pair = field(kw_only=True)
+
+    @property
+    def window(self) -> Window:
+        """The window in which the weights see the input."""
+        return Window(self.kernel, self.stride, self.padding, self.dilation)
+
+    def infer(self, *types: TensorType) -> TensorType:
+        x, g = check_inputs(types, 2)
+        c, k = check_image(x), check_image(g)
+        if self.groups < 1 or c % self.groups or k % self.groups:
+            raise ShapeError(f"{c} input and {k} output channels do not divide into {self.groups} groups")
+        expected = x.with_shape(x.shape[0], k, *self.window.positions(*x.shape[2:]))
+        if g.dtype != x.dtype or not all(map(dims.same, g.shape, expected.shape)):
+            raise ShapeError(f"the gradient must be {expected} for x {x}, got {g}")
+        return x.with_shape(k, c // self.groups, *self.kernel)
+
+    def eval(self, *arrays: Array) -> Array:
+        x, g = arrays
+        view = self.window.cut(x, 0.0)
+        n, c, p, q, r, s = view.shape
+        view = view.reshape(n, self.groups, c // self.groups, p, q, r, s)
+        g = g.reshape(n, self.groups, -1, p, q)
+        dw = [np.tensordot(g[:, i], view[:, i], ((0, 2, 3), (0, 2, 3))) for i in range(self.groups)]
+        return np.concatenate(dw)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (x, g), (weight,) = inputs, grads
+        size = x.type.shape[2], x.type.shape[3]
+        of_x = ops.ConvTranspose2d(self.stride, self.padding, (0, 0), self.dilation, self.groups, False, size=size)
+        of_g = Conv2d(self.stride, self.padding, self.dilation, self.groups, bias=False)
+        return [b.apply(of_x, g, weight), b.apply(of_g, x, weight)]

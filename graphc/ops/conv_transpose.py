@@ -1,13 +1,16 @@
 """The transposed convolution: the gradient of a convolution with respect to its input, as a layer that upsamples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, DimLike, Op, TensorType
+from graphc.ir import Array, Builder, DimLike, Op, TensorType, Value, dims
 from graphc.ops.checks import check_image, check_integers, check_weighted
+from graphc.ops.derive import vjp_through_epilogue
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
 from graphc.ops.window import Padding, Pair, Window
 
@@ -19,6 +22,9 @@ class ConvTranspose2d(Op):
     x [N,C,H,W], w [C,K/groups,R,S], b [K] (present if `bias`), y [N,K,P,Q] with
     P = (H-1)*stride + dilation*(R-1) + 1 - pads + output_padding. `output_padding` adds rows at the bottom and columns
     at the right, to which further taps may still add (PyTorch's and ONNX's rule). `epilogue` as in conv2d.
+
+    If given, `size` is P and Q: an image over which a conv2d with these attributes has HxW windows. So the gradient of
+    a convolution has the size of its input, also where a stride leaves a remainder that depends on that size.
     """
 
     name: ClassVar[str] = "conv_transpose2d"
@@ -29,6 +35,7 @@ class ConvTranspose2d(Op):
     groups: int = 1
     bias: bool = True
     epilogue: str | None = None
+    size: tuple[DimLike, DimLike] | None = None
 
     def infer(self, *types: TensorType) -> TensorType:
         check_weighted(types, self.bias)
@@ -44,15 +51,22 @@ class ConvTranspose2d(Op):
         k = k_group * self.groups
         if self.bias and types[2] != x.with_shape(k):
             raise ShapeError(f"bias must be {x.with_shape(k)}, got {types[2]}")
-        extent = Window((r, s), self.stride, self.padding, self.dilation).extent
+        window = Window((r, s), self.stride, self.padding, self.dilation)
         check_integers("output_padding", self.output_padding, 2, 0)
+        if self.size is not None:
+            if self.output_padding != (0, 0):
+                raise ShapeError(f"expected a size or an output_padding, got {self.size} and {self.output_padding}")
+            count = window.positions(*self.size)
+            if not all(map(dims.same, count, x.shape[2:])):
+                raise ShapeError(f"size {self.size} has {count[0]}x{count[1]} windows, x is {x}")
+            return check_epilogue(self.epilogue, x.with_shape(x.shape[0], k, *self.size), types[2 + self.bias :])
         for more, stride, dilation in zip(self.output_padding, self.stride, self.dilation, strict=True):
             if more >= max(stride, dilation):
                 raise ShapeError(
                     f"output_padding must be less than the stride or dilation, {max(stride, dilation)}, "
                     f"got {self.output_padding}"
                 )
-        p, q = (self._count(axis, x.shape[2 + axis], extent[axis]) for axis in (0, 1))
+        p, q = (self._count(axis, x.shape[2 + axis], window.extent[axis]) for axis in (0, 1))
         return check_epilogue(self.epilogue, x.with_shape(x.shape[0], k, p, q), types[2 + self.bias :])
 
     def _count(self, axis: int, size: DimLike, extent: int) -> DimLike:
@@ -68,6 +82,9 @@ class ConvTranspose2d(Op):
         (sh, sw), (dh, dw), (top, left, bottom, right) = self.stride, self.dilation, self.padding
         height = (h - 1) * sh + dh * (r_all - 1) + 1 + self.output_padding[0]
         width = (wide - 1) * sw + dw * (s_all - 1) + 1 + self.output_padding[1]
+        if self.size is not None:
+            height = dims.evaluate(self.size[0], {}) + top + bottom
+            width = dims.evaluate(self.size[1], {}) + left + right
         full = np.zeros((n, g * k_group, height, width), x.dtype)
         pixels = x.reshape(n, g, c // g, h * wide)
         for r, s in np.ndindex(r_all, s_all):
@@ -78,3 +95,23 @@ class ConvTranspose2d(Op):
         if self.bias:
             y = y + arrays[2][:, None, None]
         return apply_epilogue(self.epilogue, y, arrays[2 + self.bias :])
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        if self.epilogue is not None:
+            return vjp_through_epilogue(self, b, inputs, outputs, grads)
+        (x, w), (g,) = inputs[:2], grads
+        r, s = w.type.static_shape()[2:]
+        of_x = ops.Conv2d(self.stride, self.padding, self.dilation, self.groups, bias=False)
+        of_w = ops.Conv2dWeightGradient(self.stride, self.padding, self.dilation, self.groups, kernel=(r, s))
+        dx = b.apply(of_x, g, w)
+        # a dilation can allow so much output_padding that g has more windows than x has pixels
+        more = [p // s for p, s in zip(self.output_padding, self.stride, strict=True)]
+        if any(more):
+            x = b.apply(ops.Pad((0, 0, 0, 0, 0, 0, *more)), x)
+            cut = [axis for axis in (0, 1) if more[axis]]
+            ends = tuple(-more[axis] for axis in cut)
+            dx = b.apply(ops.Slice(tuple(2 + a for a in cut), (0,) * len(cut), ends, (1,) * len(cut)), dx)
+        of_bias = [b.apply(ops.Sum((0, 2, 3), keepdims=False), g)] if self.bias else []
+        return [dx, b.apply(of_w, g, x), *of_bias]

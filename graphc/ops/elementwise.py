@@ -3,21 +3,24 @@
 Operands broadcast as in NumPy. All operands have the same dtype; the result has the dtype of the expression.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from graphc.errors import ShapeError
-from graphc.ir import Array, DimLike, DType, Op, TensorType, dims
-from graphc.ops import scalar
+from graphc.ir import Array, Builder, DimLike, DType, Op, TensorType, Value, dims
+from graphc.ops import derive, scalar
 from graphc.ops.scalar import Arg, Expr, call
+from graphc.ops.scalar_gradient import pull_back
 
 
 class Elementwise(Op):
     """Base of the ops that compute every element from the elements at the same place in their inputs."""
 
     arity: ClassVar[int] = 1
+    takes_empty: ClassVar[bool] = True
 
     def scalar(self, *x: Expr) -> Expr:
         """The result's element from the operands' elements."""
@@ -42,6 +45,24 @@ class Elementwise(Op):
         result = scalar.evaluate(expression, arrays)
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
         return np.broadcast_to(result, shape).astype(expression.dtype.numpy)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        operands = (*inputs, outputs[0], grads[0])
+        *_, y, g = args = [Arg(i, v.type.dtype) for i, v in enumerate(operands)]
+        expression = self.expression(tuple(v.type.dtype for v in inputs))
+        pulled = pull_back(expression, g)
+        found: list[Value | None] = [None] * len(inputs)
+        for i, slope in pulled.items():
+            # the slope of exp is exp again: the result is read, not computed once more
+            slope = scalar.replace(slope, expression, y) if expression not in args else slope
+            used = sorted(set(scalar.arguments(slope)))
+            renumbered: list[Expr] = [Arg(used.index(a.index) if a.index in used else 0, a.dtype) for a in args]
+            text = str(scalar.substitute(slope, renumbered))
+            gradient = grads[0] if slope == g else derive.fused(b, text, *(operands[j] for j in used))
+            found[i] = derive.sum_to(b, gradient, inputs[i].type)
+        return found
 
 
 def broadcast_shapes(shapes: list[tuple[DimLike, ...]]) -> tuple[DimLike, ...]:

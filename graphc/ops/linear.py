@@ -1,13 +1,16 @@
 """Products of matrices: the fully connected layer, and NumPy's matmul."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, Op, TensorType, dims
+from graphc.ir import Array, Builder, Op, TensorType, Value, dims
 from graphc.ops.checks import check_inputs, check_weighted
+from graphc.ops.derive import reshape, sum_to, vjp_through_epilogue
 from graphc.ops.elementwise import broadcast_shapes
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
 
@@ -49,6 +52,19 @@ class Linear(Op):
             y = y + arrays[2]
         return apply_epilogue(self.epilogue, np.asarray(y), arrays[2 + self.bias :])
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        if self.epilogue is not None:
+            return vjp_through_epilogue(self, b, inputs, outputs, grads)
+        (x, w), (g,) = inputs[:2], grads
+        k, c = w.type.static_shape()
+        rows = dims.product(g.type.shape[:-1])
+        g_rows, x_rows = reshape(b, g, (rows, k)), reshape(b, x, (rows, c))
+        of_w = b.apply(ops.MatMul(), b.apply(ops.Transpose((1, 0)), g_rows), x_rows)
+        of_bias = [b.apply(ops.Sum((0,), keepdims=False), g_rows)] if self.bias else []
+        return [b.apply(ops.MatMul(), g, w), of_w, *of_bias]
+
 
 @dataclass(frozen=True)
 class MatMul(Op):
@@ -71,3 +87,22 @@ class MatMul(Op):
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.matmul(*arrays))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        left, right = inputs
+        row, column = left.type.rank == 1, right.type.rank == 1
+        a = reshape(b, left, (1, *left.type.shape)) if row else left
+        c = reshape(b, right, (*right.type.shape, 1)) if column else right
+        matrix = [*([1] if row else a.type.shape[-2:-1]), *([1] if column else c.type.shape[-1:])]
+        g = reshape(b, grads[0], (*outputs[0].type.shape[: len(outputs[0].type.shape) - 2 + row + column], *matrix))
+        of_a, of_c = b.apply(ops.MatMul(), g, _turn(b, c)), b.apply(ops.MatMul(), _turn(b, a), g)
+        return [reshape(b, sum_to(b, of_a, a.type), left.type.shape),
+                reshape(b, sum_to(b, of_c, c.type), right.type.shape)]  # fmt: skip
+
+
+def _turn(b: Builder, x: Value) -> Value:
+    """x with its last two dims swapped."""
+    rank = x.type.rank
+    return b.apply(ops.Transpose((*range(rank - 2), rank - 1, rank - 2)), x)

@@ -1,13 +1,16 @@
 """The locally connected layer: a convolution whose weights are not shared between positions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, Op, TensorType, dims
+from graphc.ir import Array, Builder, Op, TensorType, Value, dims
 from graphc.ops.checks import check_image, check_inputs
+from graphc.ops.derive import add, reshape
 from graphc.ops.window import Padding, Pair, Window
 
 
@@ -47,3 +50,33 @@ class LocallyConnected2d(Op):
         x, w = arrays[:2]
         y = np.einsum("ncpqrs,kcrspq->nkpq", self.window(w.shape[2:4]).cut(x, 0.0), w)
         return np.asarray(y + arrays[2] if self.bias else y)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """At each position a product of matrices: gradients of N images, and their patches of R*S*C cells."""
+        (x, w), (g,) = inputs[:2], grads
+        k, c, r, s, p, q = w.type.static_shape()
+        borders = ops.Pad((0, 0, *self.padding[:2], 0, 0, *self.padding[2:]))
+        padded = b.apply(borders, x)
+        cuts = [self._cut(i, j, p, q) for i in range(r) for j in range(s)]
+        patches = b.apply(ops.Concat(1), *(b.apply(cut, padded) for cut in cuts))  # [N,R*S*C,P,Q]
+        of_taps = b.apply(
+            ops.MatMul(), b.apply(ops.Transpose((2, 3, 1, 0)), g), b.apply(ops.Transpose((2, 3, 0, 1)), patches)
+        )
+        of_w = b.apply(ops.Transpose((2, 5, 3, 4, 0, 1)), reshape(b, of_taps, (p, q, k, r, s, c)))
+        taps = reshape(b, b.apply(ops.Transpose((4, 5, 0, 2, 3, 1)), w), (p, q, k, r * s * c))
+        of_patches = b.apply(ops.MatMul(), b.apply(ops.Transpose((2, 3, 0, 1)), g), taps)  # [P,Q,N,R*S*C]
+        parts = b.add(ops.Split(1, (c,) * len(cuts)), (b.apply(ops.Transpose((2, 3, 0, 1)), of_patches),))
+        total: Value | None = None
+        for cut, part in zip(cuts, parts, strict=True):
+            (placed,) = cut.vjp(b, (padded,), (part,), (part,))
+            total = add(b, total, placed) if total and placed else placed
+        assert total is not None
+        of_bias = [b.apply(ops.Sum((0,), keepdims=False), g)] if self.bias else []
+        return [*borders.vjp(b, (x,), (padded,), (total,)), of_w, *of_bias]
+
+    def _cut(self, r: int, s: int, p: int, q: int) -> Op:
+        """Cell (r, s) of every window of the padded image, of which there are p x q."""
+        ends = r + (p - 1) * self.stride[0] + 1, s + (q - 1) * self.stride[1] + 1
+        return ops.Slice((2, 3), (r, s), ends, self.stride)

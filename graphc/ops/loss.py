@@ -1,13 +1,16 @@
 """Losses: functions of whole tensors whose result is one number, of type [] and the dtype of the first input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import InputError, ShapeError
-from graphc.ir import Array, DType, Op, TensorType, dims
+from graphc.ir import Array, Builder, DType, Op, TensorType, Value, dims
 from graphc.ops.checks import check_inputs
+from graphc.ops.derive import divide, fused, reshape
 
 
 def check_alike(types: tuple[TensorType, ...]) -> TensorType:
@@ -31,6 +34,13 @@ class MeanSquaredError(Op):
         a, b = arrays
         return np.asarray(np.mean(np.square(a - b)))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        x, y = inputs
+        of_x = fused(b, "((x0 - x1) * (x2 * 2.0))", x, y, divide(b, grads[0], x.type.elements))
+        return [of_x, b.apply(ops.Neg(), of_x)]
+
 
 @dataclass(frozen=True)
 class BinaryCrossEntropyWithLogits(Op):
@@ -47,6 +57,13 @@ class BinaryCrossEntropyWithLogits(Op):
     def eval(self, *arrays: Array) -> Array:
         x, t = arrays
         return np.asarray(np.mean(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))) - x * t))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        x, t = inputs
+        share = divide(b, grads[0], x.type.elements)
+        return [fused(b, "((sigmoid(x0) - x1) * x2)", x, t, share), fused(b, "-(x0 * x1)", x, share)]
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,19 @@ class SoftmaxCrossEntropy(Op):
         log_of_sum = np.log(np.exp(logits - largest).sum(axis=1)) + largest[:, 0]
         return np.asarray(np.mean(log_of_sum - np.take_along_axis(logits, labels[:, None], 1)[:, 0]))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        logits, labels = inputs
+        rank, classes = logits.type.rank, logits.type.shape[1]
+        assert isinstance(classes, int)
+        column = reshape(b, labels, (labels.type.shape[0], 1, *labels.type.shape[1:]))
+        numbers = b.constant(np.arange(classes).reshape(-1, *[1] * (rank - 2)))
+        share = divide(b, grads[0], labels.type.elements)
+        probabilities = b.apply(ops.Softmax(1), logits)
+        one_less = "(select(eq(x1, x2), (x0 - 1.0), x0) * x3)"
+        return [fused(b, one_less, probabilities, column, numbers, share), None]
+
 
 @dataclass(frozen=True)
 class L2Penalty(Op):
@@ -99,3 +129,8 @@ class L2Penalty(Op):
     def eval(self, *arrays: Array) -> Array:
         (x,) = arrays
         return np.asarray(np.square(x).sum() * self.weight / 2).astype(x.dtype)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [fused(b, f"((x0 * x1) * {float(self.weight)})", inputs[0], grads[0])]

@@ -1,13 +1,16 @@
 """Normalisation with stored statistics, and across neighbouring channels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, Op, TensorType
+from graphc.ir import Array, Builder, Op, TensorType, Value
 from graphc.ops.checks import check_image, check_inputs
+from graphc.ops.derive import fused, reshape
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,21 @@ class BatchNorm(Op):
         columns = (x.shape[1], *[1] * (x.ndim - 2))
         return (x - mean.reshape(columns)) * factor.reshape(columns) + bias.reshape(columns)
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (x, scale, _, mean, variance), (g,) = inputs, grads
+        columns = (*scale.type.shape, *[1] * (x.type.rank - 2))
+        others = ops.Sum((0, *range(2, x.type.rank)), keepdims=False)
+        inverse = fused(b, f"(1.0 / sqrt((x0 + {float(self.epsilon)})))", variance)
+        normal = fused(b, "((x0 - x1) * x2)", x, reshape(b, mean, columns), reshape(b, inverse, columns))
+        of_bias, of_scale = b.apply(others, g), b.apply(others, b.apply(ops.Mul(), g, normal))
+        factor = b.apply(ops.Mul(), scale, inverse)
+        of_x = b.apply(ops.Mul(), g, reshape(b, factor, columns))
+        of_mean = fused(b, "-(x0 * x1)", of_bias, factor)
+        of_variance = fused(b, "(((x0 * x1) * x2) * -0.5)", of_scale, factor, inverse)
+        return [of_x, of_scale, of_bias, of_mean, of_variance]
+
 
 @dataclass(frozen=True)
 class LocalResponseNorm(Op):
@@ -65,3 +83,19 @@ class LocalResponseNorm(Op):
         squares = np.pad(np.square(x), ((0, 0), (before, self.size - 1 - before), (0, 0), (0, 0)))
         sums = np.lib.stride_tricks.sliding_window_view(squares, self.size, axis=1).sum(axis=4)
         return np.asarray(x / (self.k + self.alpha / self.size * sums) ** self.beta)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """The sums over neighbouring channels are 1x1 convolutions with a band of ones."""
+        (x,), (g,) = inputs, grads
+        distance = np.arange(check_image(x.type)) - np.arange(check_image(x.type))[:, None]
+        band = (distance >= -((self.size - 1) // 2)) & (distance <= self.size // 2)
+        near = b.constant(band.astype(x.type.dtype.numpy)[:, :, None, None])
+        turned = b.constant(band.T.astype(x.type.dtype.numpy)[:, :, None, None])
+        sums = b.apply(ops.Conv2d(bias=False), b.apply(ops.Mul(), x, x), near)
+        base = fused(b, f"((x0 * {self.alpha / self.size}) + {float(self.k)})", sums)
+        inner = fused(b, f"((x0 * x1) * pow(x2, {-self.beta - 1.0}))", g, x, base)
+        through = b.apply(ops.Conv2d(bias=False), inner, turned)
+        slope = 2 * self.alpha * self.beta / self.size
+        return [fused(b, f"((x0 * pow(x1, {-float(self.beta)})) - ((x2 * x3) * {slope}))", g, base, x, through)]

@@ -1,14 +1,17 @@
 """Pooling: one value for all cells of a window. Padding never wins a maximum or minimum and adds nothing to a sum."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import InputError, ShapeError
-from graphc.ir import Array, DimLike, DType, Op, TensorType, dims
+from graphc.ir import Array, Builder, DimLike, DType, Op, TensorType, Value, dims
 from graphc.ops.checks import check_image, check_inputs
+from graphc.ops.derive import divide, full, fused, share_among_equals
 from graphc.ops.window import Padding, Pair, Window
 
 NO_CELL = 2**63 - 1  # the index of a maximum where dilation lets a window see padding only
@@ -42,6 +45,15 @@ class OrderPool(Op):
         (x,) = check_inputs(types, 1)
         return pooled_type(self.window, x)
 
+    def window_fields(self) -> dict[str, Any]:
+        """The window's attributes, for another op over the same windows."""
+        return {f.name: getattr(self, f.name) for f in fields(OrderPool)}
+
+    def route(self, b: Builder, x: Value, indices: Value, g: Value) -> Value:
+        """The gradient of x, given that of the cells that stand at `indices`."""
+        size = x.type.shape[2], x.type.shape[3]
+        return b.apply(MaxPoolGradient(**self.window_fields(), size=size), g, indices)
+
 
 @dataclass(frozen=True)
 class MaxPool(OrderPool):
@@ -52,6 +64,13 @@ class MaxPool(OrderPool):
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(self.window.cut(arrays[0], -inf).max(axis=(4, 5)))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (x,) = inputs
+        _, indices = b.add(MaxPoolWithIndices(**self.window_fields()), (x,))
+        return [self.route(b, x, indices, grads[0])]
+
 
 @dataclass(frozen=True)
 class MinPool(OrderPool):
@@ -61,6 +80,13 @@ class MinPool(OrderPool):
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(self.window.cut(arrays[0], inf).min(axis=(4, 5)))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (x,) = inputs
+        _, indices = b.add(MaxPoolWithIndices(**self.window_fields()), (b.apply(ops.Neg(), x),))
+        return [self.route(b, x, indices, grads[0])]
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,75 @@ class MaxPoolWithIndices(OrderPool):
         found = np.isfinite(first)
         return y, np.where(found, np.where(found, first, 0).astype(np.int64), NO_CELL)
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [self.route(b, inputs[0], outputs[1], grads[0])]
+
+
+def check_indices(indices: TensorType, expected: tuple[DimLike, ...]) -> None:
+    """`indices` are i64 of this shape."""
+    if indices.dtype != DType.I64 or indices.rank != 4 or not all(map(dims.same, indices.shape, expected)):
+        raise ShapeError(f"indices must be {TensorType(DType.I64, expected)}, got {indices}")
+
+
+@dataclass(frozen=True)
+class MaxPoolGradient(OrderPool):
+    """dx is zero, and g[n,c,p,q] is added to dx.flat[indices[n,c,p,q]].
+
+    g [N,C,P,Q] and indices i64[N,C,P,Q], each inside its own window as from max_pool_with_indices (NO_CELL: nowhere)
+    -> dx [N,C,H,W] with (H,W) = `size`.
+    """
+
+    name: ClassVar[str] = "max_pool_gradient"
+    size: tuple[DimLike, DimLike] = field(kw_only=True)
+
+    def infer(self, *types: TensorType) -> TensorType:
+        g, indices = check_inputs(types, 2)
+        check_image(g)
+        x = g.with_shape(*g.shape[:2], *self.size)
+        check_indices(indices, pooled_type(self.window, x).shape)
+        check_indices(indices, g.shape)
+        return x
+
+    def eval(self, *arrays: Array) -> Array:
+        g, indices = arrays
+        x = np.zeros((*g.shape[:2], *(dims.evaluate(d, {}) for d in self.size)), g.dtype)
+        seen = indices != NO_CELL
+        np.add.at(x.reshape(-1), indices[seen], g[seen])
+        return x
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [b.apply(PickCells(**self.window_fields()), grads[0], inputs[1]), None]
+
+
+@dataclass(frozen=True)
+class PickCells(OrderPool):
+    """y[n,c,p,q] = x.flat[indices[n,c,p,q]], 0 where that is NO_CELL.
+
+    x [N,C,H,W] and indices i64[N,C,P,Q], each inside its own window as from max_pool_with_indices -> y [N,C,P,Q].
+    """
+
+    name: ClassVar[str] = "pick_cells"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        x, indices = check_inputs(types, 2)
+        check_image(x)
+        check_indices(indices, (*x.shape[:2], *indices.shape[2:]))
+        return x.with_shape(*indices.shape)
+
+    def eval(self, *arrays: Array) -> Array:
+        x, indices = arrays
+        seen = indices != NO_CELL
+        return np.where(seen, x.reshape(-1)[np.where(seen, indices, 0)], 0).astype(x.dtype)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [self.route(b, inputs[0], inputs[1], grads[0]), None]
+
 
 @dataclass(frozen=True)
 class MaxUnpool(Op):
@@ -108,8 +203,7 @@ class MaxUnpool(Op):
     def infer(self, *types: TensorType) -> TensorType:
         x, indices = check_inputs(types, 2 + self.like)[:2]
         check_image(x)
-        if indices.dtype != DType.I64 or indices.rank != 4 or not all(map(dims.same, indices.shape, x.shape)):
-            raise ShapeError(f"indices must be {TensorType(DType.I64, x.shape)}, got {indices}")
+        check_indices(indices, x.shape)
         least = self._unpool(0, x.shape[2]), self._unpool(1, x.shape[3])
         if not self.like:
             if any(isinstance(d, int) and d < 1 for d in least):
@@ -142,6 +236,12 @@ class MaxUnpool(Op):
         y.reshape(-1)[indices.reshape(-1)] = x.reshape(-1)
         return y
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        picked = b.apply(PickCells(self.kernel, self.stride, self.padding), grads[0], inputs[1])
+        return [picked, *[None] * (1 + self.like)]
+
 
 @dataclass(frozen=True)
 class SumPool(Op):
@@ -163,28 +263,89 @@ class SumPool(Op):
 
 
 @dataclass(frozen=True)
-class AveragePool(SumPool):
-    """y[n,c,p,q] = the sum of a window's cells / their number. x [N,C,H,W] -> y [N,C,P,Q].
+class MeanPool(SumPool):
+    """Base of the average pool and its gradient: the number of cells by which the sum of a window is divided.
 
-    The number counts the cells inside the image, with `count_padding` those inside the padded image (never those that
+    It counts the cells inside the image, with `count_padding` those inside the padded image (never those that
     `ceil_mode` lets hang over it): the rule of PyTorch and ONNX for count_include_pad.
     """
 
-    name: ClassVar[str] = "average_pool"
     count_padding: bool = False
+    dilation: Pair = (1, 1)
 
-    def eval(self, *arrays: Array) -> Array:
-        (x,) = arrays
-        number = self._cells(0, x.shape[2])[:, None] * self._cells(1, x.shape[3])
-        return np.asarray(self.window.cut(x, 0.0).sum(axis=(4, 5)) / number.astype(x.dtype))
+    @property
+    def window(self) -> Window:
+        """The cells that each result is made of."""
+        return Window(self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def numbers(self, height: int, width: int) -> Array:
+        """[P,Q] for an image of this size."""
+        return np.asarray(self._cells(0, height)[:, None] * self._cells(1, width))
 
     def _cells(self, axis: int, size: int) -> Array:
         """How many rows (columns) each window counts."""
         before, after = self.padding[axis], self.padding[axis + 2]
         low, high = (-before, size + after) if self.count_padding else (0, size)
         positions = dims.evaluate(self.window.count(axis, size), {})
-        start = np.arange(positions) * self.stride[axis] - before
-        return np.asarray(np.minimum(start + self.kernel[axis], high) - np.maximum(start, low))
+        places = (np.arange(positions) * self.stride[axis] - before)[:, None]
+        places = places + np.arange(self.kernel[axis]) * self.dilation[axis]
+        return np.asarray(((places >= low) & (places < high)).sum(axis=1))
+
+
+@dataclass(frozen=True)
+class AveragePool(MeanPool):
+    """y[n,c,p,q] = the sum of a window's cells / their number. x [N,C,H,W] -> y [N,C,P,Q]."""
+
+    name: ClassVar[str] = "average_pool"
+
+    def eval(self, *arrays: Array) -> Array:
+        (x,) = arrays
+        return np.asarray(self.window.cut(x, 0.0).sum(axis=(4, 5)) / self.numbers(*x.shape[2:]).astype(x.dtype))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        size = inputs[0].type.shape[2], inputs[0].type.shape[3]
+        op = AveragePoolGradient(self.kernel, self.stride, self.padding, self.ceil_mode, self.count_padding, size=size)
+        return [b.apply(op, grads[0])]
+
+
+@dataclass(frozen=True)
+class AveragePoolGradient(MeanPool):
+    """dx[n,c,h,w] = the sum of g[n,c,p,q] / number over all windows that see the cell (h,w).
+
+    g [N,C,P,Q], the gradient of the result that an average_pool with these attributes has -> dx [N,C,H,W] with
+    (H,W) = `size`.
+    """
+
+    name: ClassVar[str] = "average_pool_gradient"
+    size: tuple[DimLike, DimLike] = field(kw_only=True)
+
+    def infer(self, *types: TensorType) -> TensorType:
+        (g,) = check_inputs(types, 1)
+        check_image(g)
+        x = g.with_shape(*g.shape[:2], *self.size)
+        expected = pooled_type(self.window, x)
+        if not all(map(dims.same, g.shape, expected.shape)):
+            raise ShapeError(f"the gradient must be {expected} for an image {x}, got {g}")
+        return x
+
+    def eval(self, *arrays: Array) -> Array:
+        (g,) = arrays
+        (h, w), (sh, sw), (top, left) = (dims.evaluate(d, {}) for d in self.size), self.stride, self.padding[:2]
+        p, q = g.shape[2:]
+        share = g / self.numbers(h, w).astype(g.dtype)
+        rows, columns = (p - 1) * sh + self.kernel[0], (q - 1) * sw + self.kernel[1]
+        padded = np.zeros((*g.shape[:2], max(rows, top + h), max(columns, left + w)), g.dtype)
+        for r, s in np.ndindex(self.kernel):
+            padded[:, :, r : r + (p - 1) * sh + 1 : sh, s : s + (q - 1) * sw + 1 : sw] += share
+        return padded[:, :, top : top + h, left : left + w]
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        op = AveragePool(self.kernel, self.stride, self.padding, self.ceil_mode, self.count_padding)
+        return [b.apply(op, grads[0])]
 
 
 @dataclass(frozen=True)
@@ -195,6 +356,17 @@ class L2Pool(SumPool):
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.sqrt(np.square(self.window.cut(arrays[0], 0.0)).sum(axis=(4, 5))))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """x * the sum of g/y over the windows, that is of their average times the number of cells; 0 where y is 0."""
+        (x,), (y,), (g,) = inputs, outputs, grads
+        size = x.type.shape[2], x.type.shape[3]
+        root = b.apply(self, full(b, 1.0, x.type.with_shape(1, 1, *size)))  # of the number of cells in the image
+        slope = fused(b, "select(gt(x1, 0.0), (((x0 / x1) * x2) * x2), 0.0)", g, y, root)
+        spread = AveragePoolGradient(self.kernel, self.stride, self.padding, self.ceil_mode, size=size)
+        return [b.apply(ops.Mul(), x, b.apply(spread, slope))]
 
 
 @dataclass(frozen=True)
@@ -221,6 +393,17 @@ class ChannelL2Pool(Op):
         view = np.lib.stride_tricks.sliding_window_view(arrays[0], self.size, axis=1)[:, :: self.stride]
         return np.asarray(np.sqrt(np.square(view).sum(axis=4)))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """x * the sum of g/y over the groups, a 1x1 convolution with ones where a channel belongs to a group."""
+        (x,), (y,), (g,) = inputs, outputs, grads
+        first = np.arange(check_image(y.type)) * self.stride
+        distance = np.arange(check_image(x.type))[:, None] - first
+        member = b.constant(((distance >= 0) & (distance < self.size)).astype(x.type.dtype.numpy)[:, :, None, None])
+        slope = fused(b, "select(gt(x1, 0.0), (x0 / x1), 0.0)", g, y)
+        return [b.apply(ops.Mul(), x, b.apply(ops.Conv2d(bias=False), slope, member))]
+
 
 @dataclass(frozen=True)
 class GlobalAveragePool(Op):
@@ -236,6 +419,12 @@ class GlobalAveragePool(Op):
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(arrays[0].mean(axis=(2, 3), keepdims=True))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        shape = inputs[0].type.shape
+        return [b.apply(ops.Expand(shape), divide(b, grads[0], shape[2] * shape[3]))]
+
 
 @dataclass(frozen=True)
 class GlobalMaxPool(Op):
@@ -250,3 +439,8 @@ class GlobalMaxPool(Op):
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(arrays[0].max(axis=(2, 3), keepdims=True))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [share_among_equals(b, inputs[0], outputs[0], grads[0], (2, 3))]

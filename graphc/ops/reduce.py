@@ -1,14 +1,16 @@
 """Reductions over any axes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, DType, Op, TensorType
+from graphc.ir import Array, Builder, DimLike, DType, Op, TensorType, Value, dims
 from graphc.ops.checks import check_inputs
+from graphc.ops.derive import divide, fused, reshape, share_among_equals
 from graphc.ops.shape import check_axis
 
 
@@ -24,7 +26,7 @@ class ReduceOp(Op):
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        if x.dtype == DType.BOOL:
+        if x.dtype == DType.BOOL or x.dtype.is_half:
             raise ShapeError(f"expected numbers, got {x}")
         reduced = self.reduced(x)
         if self.keepdims:
@@ -40,15 +42,38 @@ class ReduceOp(Op):
             raise ShapeError(f"axes must differ, got {self.axes}")
         return found
 
+    def kept(self, x: TensorType) -> tuple[DimLike, ...]:
+        """The shape of the result with dims of 1 in the place of those that are reduced."""
+        return tuple(1 if i in self.reduced(x) else d for i, d in enumerate(x.shape))
+
+
+@dataclass(frozen=True)
+class ReduceExtreme(ReduceOp):
+    """Base of maximum and minimum: elements that are equal to it have equal shares of its gradient."""
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (x,), kept = inputs, self.kept(inputs[0].type)
+        extreme, g = reshape(b, outputs[0], kept), reshape(b, grads[0], kept)
+        return [share_among_equals(b, x, extreme, g, self.axes)]
+
 
 @dataclass(frozen=True)
 class Sum(ReduceOp):
     """The sum over `axes`."""
 
     name: ClassVar[str] = "sum"
+    takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.sum(arrays[0], axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (x,) = inputs
+        return [b.apply(ops.Expand(x.type.shape), reshape(b, grads[0], self.kept(x.type)))]
 
 
 @dataclass(frozen=True)
@@ -66,35 +91,59 @@ class Mean(ReduceOp):
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.mean(arrays[0], axis=self.axes, keepdims=self.keepdims))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (x,) = inputs
+        count = dims.product([x.type.shape[i] for i in self.reduced(x.type)])
+        return [b.apply(ops.Expand(x.type.shape), divide(b, reshape(b, grads[0], self.kept(x.type)), count))]
+
 
 @dataclass(frozen=True)
 class Prod(ReduceOp):
     """The product over `axes`."""
 
     name: ClassVar[str] = "prod"
+    takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
         return np.asarray(np.prod(arrays[0], axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """The product of the others: that of all that are not 0, by x; where one is 0, the others have the slope 0."""
+        (x,), kept = inputs, self.kept(inputs[0].type)
+        zeros = b.apply(ops.Sum(self.axes), fused(b, "select(eq(x0, 0.0), 1, 0)", x))
+        rest = b.apply(ops.Prod(self.axes), fused(b, "select(eq(x0, 0.0), 1.0, x0)", x))
+        scaled = b.apply(ops.Mul(), reshape(b, grads[0], kept), rest)
+        of_zero = fused(b, "select(eq(x1, 1), x0, 0.0)", scaled, zeros)
+        of_other = fused(b, "select(eq(x1, 0), x0, 0.0)", scaled, zeros)
+        return [fused(b, "select(eq(x0, 0.0), x1, (x2 / x0))", x, of_zero, of_other)]
+
 
 @dataclass(frozen=True)
-class ReduceMax(ReduceOp):
-    """The maximum over `axes`; NaN where there is one."""
+class ReduceMax(ReduceExtreme):
+    """The maximum over `axes`; NaN where there is one, and the least number where there is no element."""
 
     name: ClassVar[str] = "reduce_max"
+    takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
-        return np.asarray(np.max(arrays[0], axis=self.axes, keepdims=self.keepdims))
+        least = DType.of(arrays[0].dtype).limits[0]
+        return np.asarray(np.max(arrays[0], axis=self.axes, keepdims=self.keepdims, initial=least))
 
 
 @dataclass(frozen=True)
-class ReduceMin(ReduceOp):
-    """The minimum over `axes`; NaN where there is one."""
+class ReduceMin(ReduceExtreme):
+    """The minimum over `axes`; NaN where there is one, and the greatest number where there is no element."""
 
     name: ClassVar[str] = "reduce_min"
+    takes_empty: ClassVar[bool] = True
 
     def eval(self, *arrays: Array) -> Array:
-        return np.asarray(np.min(arrays[0], axis=self.axes, keepdims=self.keepdims))
+        most = DType.of(arrays[0].dtype).limits[1]
+        return np.asarray(np.min(arrays[0], axis=self.axes, keepdims=self.keepdims, initial=most))
 
 
 @dataclass(frozen=True)

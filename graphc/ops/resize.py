@@ -1,13 +1,17 @@
 """Changes of an image's resolution: nearest neighbour, bilinear, bed of nails. x [N,C,H,W] -> y [N,C,P,Q]."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, DimLike, Op, TensorType, dims
+from graphc.ir import Array, Builder, DimLike, Op, TensorType, Value, dims
 from graphc.ops.checks import check_image, check_inputs, check_integers
+from graphc.ops.derive import identity_matrix, reshape, transpose_map
+from graphc.ops.shape import FAR
 from graphc.ops.window import Pair
 
 
@@ -40,6 +44,19 @@ class Resize(Op):
             return [d * s for d, s in zip(x.shape[2:], self.scale, strict=True)]
         return [dims.evaluate(d, {}) for d in self.size]
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """Rows and columns are combined by a matrix each, which is what the op makes of the identity."""
+        (x,), (g,) = inputs, grads
+        for axis in (2, 3):
+            before, after = x.type.shape[axis], outputs[0].type.shape[axis]
+            if before != after:
+                lines = reshape(b, identity_matrix(b, before, x.type.dtype), (1, 1, before, before))
+                matrix = b.apply(replace(self, size=(before, after)), lines)
+                g = transpose_map(b, reshape(b, matrix, (before, after)), g, axis)
+        return [g]
+
 
 @dataclass(frozen=True)
 class UpsampleNearest(Resize):
@@ -51,6 +68,16 @@ class UpsampleNearest(Resize):
         (x,) = arrays
         rows, columns = (np.arange(p) * h // p for p, h in zip(self.result_size(x), x.shape[2:], strict=True))
         return np.asarray(x[:, :, rows[:, None], columns])
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """By whole factors, the sum of the pixels that each has become."""
+        if self.size is not None:
+            return super().vjp(b, inputs, outputs, grads)
+        n, c, h, w = inputs[0].type.shape
+        blocks = reshape(b, grads[0], (n, c, h, self.scale[0], w, self.scale[1]))
+        return [b.apply(ops.Sum((3, 5), keepdims=False), blocks)]
 
 
 @dataclass(frozen=True)
@@ -93,3 +120,8 @@ class BedOfNails(Op):
         y = np.zeros((n, c, h * self.scale[0], w * self.scale[1]), x.dtype)
         y[:, :, :: self.scale[0], :: self.scale[1]] = x
         return y
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [b.apply(ops.Slice((2, 3), (0, 0), (FAR, FAR), self.scale), grads[0])]

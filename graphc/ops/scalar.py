@@ -7,7 +7,7 @@ language; an op composes them with Python operators and `call`.
 
 import ast
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -146,6 +146,8 @@ def check_dtypes(expr: Expr) -> Expr:
         check_dtypes(e)
     fn, args = expr.fn, expr.args[1:] if expr.fn == "select" else expr.args
     dtype = common_dtype(args)
+    if dtype.is_half and fn not in CASTS and fn != "select":
+        raise ShapeError(f"{fn} wants a type to compute with, got {dtype.value}: cast it to f32 first")
     if (fn in FLOAT_ONLY and not dtype.is_float) or (fn in NUMBER_ONLY and dtype == DType.BOOL):
         raise ShapeError(f"{fn} wants {'floats' if fn in FLOAT_ONLY else 'numbers'}, got {dtype.value}")
     if fn in LOGIC and dtype != DType.BOOL:
@@ -177,6 +179,50 @@ def _div(a: Any, b: Any) -> Array:
     return np.asarray(np.where(np.equal(b, 0), 0, quotient + inexact).astype(dtype))
 
 
+def _pow(a: Any, b: Any) -> Array:
+    """a**b; of integers modulo 2^bits, where a negative b gives 1/a rounded towards zero, and 0 for a = 0."""
+    dtype = np.result_type(a, b)
+    if dtype.kind != "i":
+        return np.asarray(np.power(a, b))
+    negative = np.less(b, 0)
+    result = np.power(np.asarray(a, dtype), np.where(negative, 0, b).astype(dtype))
+    inverse = np.where(np.equal(a, 1), 1, np.where(np.equal(a, -1), 1 - 2 * (np.asarray(b) & 1), 0))
+    return np.asarray(np.where(negative, inverse.astype(dtype), result))
+
+
+def convert(x: Any, to: DType) -> Array:
+    """x with elements of another dtype: a float to an integer is cut towards zero and to the integer's range, NaN to 0.
+
+    Integers wrap around; to f16 and bf16 numbers are rounded to nearest, half to even, integers by way of float64.
+    """
+    x = np.asarray(x)
+    if DType.of(x.dtype).is_half:
+        x = x.astype(np.float32)  # exact
+    if to.is_integer and x.dtype.kind == "f":
+        least, most = to.limits
+        whole = np.trunc(np.where(np.isnan(x), 0.0, x.astype(np.float64)))
+        above, below = whole >= most, whole <= least  # float64 may hold `most` + 1 alone
+        inside = np.where(above | below, 0.0, whole).astype(to.numpy)
+        return np.asarray(np.where(above, most, np.where(below, least, inside)).astype(to.numpy))
+    if to.is_half and x.dtype.kind in "iu":
+        x = x.astype(np.float64)
+    if to == DType.BF16 and x.dtype == np.float64:
+        x = _round_to_odd(x)
+    return np.asarray(x.astype(to.numpy))
+
+
+def _round_to_odd(x: Array) -> Array:
+    """Float64 as float32, inexact ones with an odd last bit: rounding that again rounds as if it were the first time.
+
+    (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008.)
+    """
+    near = x.astype(np.float32)
+    bits = near.view(np.uint32)
+    beyond = np.abs(near.astype(np.float64)) > np.abs(x)
+    odd = ((bits - beyond.astype(np.uint32)) | np.uint32(1)).view(np.float32)
+    return np.asarray(np.where((near.astype(np.float64) == x) | np.isnan(x), near, odd))
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 COMPARISONS: dict[str, Callable[..., Any]] = {
@@ -184,24 +230,24 @@ COMPARISONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 LOGIC = ("logical_and", "logical_or", "logical_not")
 NUMBER_ONLY = (
-    "add", "sub", "mul", "div", "fmod", "neg", "abs", "max", "min", "lt", "le", "gt", "ge", "floordiv", "mod",
+    "add", "sub", "mul", "div", "fmod", "neg", "abs", "max", "min", "lt", "le", "gt", "ge", "floordiv", "mod", "pow",
 )  # fmt: skip
 FLOAT_ONLY = (
-    "pow", "sqrt", "floor", "ceil", "round", "exp", "expm1", "log", "log1p", "tanh", "erf", "sigmoid", "softplus",
+    "sqrt", "floor", "ceil", "round", "exp", "expm1", "log", "log1p", "tanh", "erf", "sigmoid", "softplus",
 )  # fmt: skip
 CASTS = {f"to_{t.value}": t for t in DType}
 
 # name -> what NumPy computes for it; max and min return NaN where an operand is NaN
 PRIMITIVES: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _div, "floordiv": np.floor_divide,
-    "mod": np.mod, "fmod": np.fmod, "pow": np.power, "max": np.maximum, "min": np.minimum,
+    "mod": np.mod, "fmod": np.fmod, "pow": _pow, "max": np.maximum, "min": np.minimum,
     "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
     "round": np.rint,  # half to even
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh,
     "erf": lambda x: _erf(x).astype(x.dtype), "sigmoid": _sigmoid, "softplus": _softplus,
     "logical_and": np.logical_and, "logical_or": np.logical_or, "logical_not": np.logical_not, "select": np.where,
     **COMPARISONS,
-    **{name: (lambda x, t=t: np.asarray(x).astype(t.numpy)) for name, t in CASTS.items()},
+    **{name: (lambda x, t=t: convert(x, t)) for name, t in CASTS.items()},
 }  # fmt: skip
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%"}
 _AST_INFIX = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv", ast.Mod: "mod"}
@@ -232,6 +278,23 @@ def substitute(expr: Expr, replacements: Sequence[Expr]) -> Expr:
         case Call(fn=fn, args=operands):
             return call(fn, *(substitute(a, replacements) for a in operands))
     return expr
+
+
+def replace(expr: Expr, part: Expr, other: Expr) -> Expr:
+    """The expression with every occurrence of `part` replaced by `other`."""
+    if expr == part:
+        return other
+    return call(expr.fn, *(replace(a, part, other) for a in expr.args)) if isinstance(expr, Call) else expr
+
+
+def arguments(expr: Expr) -> Iterator[int]:
+    """The index of each `Arg` in order of appearance, as often as it appears."""
+    match expr:
+        case Arg(index=i):
+            yield i
+        case Call(args=operands):
+            for operand in operands:
+                yield from arguments(operand)
 
 
 def size(expr: Expr) -> int:

@@ -1,14 +1,16 @@
 """Ops that move elements and compute nothing: reshape, transpose, concat, split, slice, pad, expand. Any dtype."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
 
 import numpy as np
 
 from graphc.errors import ShapeError
-from graphc.ir import Array, DimLike, Op, TensorType, dims
+from graphc.ir import Array, Builder, DimLike, Op, TensorType, Value, dims
 from graphc.ops.checks import check_inputs
+from graphc.ops.derive import identity_matrix, reshape, sum_to, transpose_map
 from graphc.ops.elementwise import broadcast_shapes
 
 FAR = 2**31 - 1  # no dim is this long; exporters write it, or 2**63 - 1, for "to the end"
@@ -27,6 +29,7 @@ class Flatten(Op):
     """x as a matrix [product of the dims before `axis`, product of the others]; a negative axis counts from the end."""
 
     name: ClassVar[str] = "flatten"
+    takes_empty: ClassVar[bool] = True
     axis: int = 1
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -38,18 +41,24 @@ class Flatten(Op):
         (x,) = arrays
         return x.reshape(int(np.prod(x.shape[: self.axis], dtype=np.int64)), -1)
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [reshape(b, grads[0], inputs[0].type.shape)]
+
 
 @dataclass(frozen=True)
 class Reshape(Op):
     """x's elements in row-major order under another `shape`; one dim may be -1: what the others leave."""
 
     name: ClassVar[str] = "reshape"
+    takes_empty: ClassVar[bool] = True
     shape: tuple[DimLike, ...]
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        if any(isinstance(d, int) and d < 1 and d != -1 for d in self.shape) or self.shape.count(-1) > 1:
-            raise ShapeError(f"shape must hold positive dims and at most one -1, got {self.shape}")
+        if any(isinstance(d, int) and d < -1 for d in self.shape) or self.shape.count(-1) > 1:
+            raise ShapeError(f"shape must hold dims of at least 0 and at most one -1, got {self.shape}")
         known = dims.product([d for d in self.shape if d != -1])
         shape = tuple(x.elements // known if d == -1 else d for d in self.shape)
         if not dims.same(dims.product(shape), x.elements):
@@ -60,12 +69,18 @@ class Reshape(Op):
     def eval(self, *arrays: Array) -> Array:
         return arrays[0].reshape(tuple(dims.evaluate(d, {}) for d in self.shape))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [reshape(b, grads[0], inputs[0].type.shape)]
+
 
 @dataclass(frozen=True)
 class Transpose(Op):
     """x with its dims in another order: dim i of y is dim perm[i] of x."""
 
     name: ClassVar[str] = "transpose"
+    takes_empty: ClassVar[bool] = True
     perm: tuple[int, ...]
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -77,12 +92,18 @@ class Transpose(Op):
     def eval(self, *arrays: Array) -> Array:
         return arrays[0].transpose(self.perm)
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [b.apply(Transpose(tuple(self.perm.index(i) for i in range(len(self.perm)))), grads[0])]
+
 
 @dataclass(frozen=True)
 class Concat(Op):
     """Tensors of one rank that differ at most in dim `axis`, one behind the other along it."""
 
     name: ClassVar[str] = "concat"
+    takes_empty: ClassVar[bool] = True
     axis: int = 1
 
     def infer(self, *types: TensorType) -> TensorType:
@@ -101,6 +122,11 @@ class Concat(Op):
 
     def eval(self, *arrays: Array) -> Array:
         return np.concatenate(arrays, axis=self.axis)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return b.add(Split(self.axis, tuple(v.type.shape[self.axis] for v in inputs)), (grads[0],))
 
 
 @dataclass(frozen=True)
@@ -126,6 +152,11 @@ class Split(Op):
     def eval(self, *arrays: Array) -> tuple[Array, ...]:
         bounds = [dims.evaluate(d, {}) for d in self.offsets()[1:-1]]
         return tuple(np.split(arrays[0], bounds, axis=self.axis))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [b.apply(Concat(self.axis), *grads)]
 
 
 @dataclass(frozen=True)
@@ -179,6 +210,46 @@ class Slice(Op):
             index[axis] = slice(start, end, step)
         return arrays[0][tuple(index)]
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        op = SliceGradient(self.axes, self.starts, self.ends, self.steps, shape=inputs[0].type.shape)
+        return [b.apply(op, grads[0])]
+
+
+@dataclass(frozen=True)
+class SliceGradient(Op):
+    """y of this `shape` is zero, but y[start:end:step] = g along each of `axes`, as `slice` reads it."""
+
+    name: ClassVar[str] = "slice_gradient"
+    axes: tuple[int, ...]
+    starts: tuple[DimLike, ...]
+    ends: tuple[DimLike, ...]
+    steps: tuple[int, ...]
+    shape: tuple[DimLike, ...] = field(kw_only=True)
+
+    @property
+    def slice(self) -> Slice:
+        """What takes g out of y."""
+        return Slice(self.axes, self.starts, self.ends, self.steps)
+
+    def infer(self, *types: TensorType) -> TensorType:
+        (g,) = check_inputs(types, 1)
+        expected = self.slice.infer(g.with_shape(*self.shape))
+        if g.rank != expected.rank or not all(map(dims.same, g.shape, expected.shape)):
+            raise ShapeError(f"expected a slice {expected}, got {g}")
+        return g.with_shape(*self.shape)
+
+    def eval(self, *arrays: Array) -> Array:
+        y = np.zeros(tuple(dims.evaluate(d, {}) for d in self.shape), arrays[0].dtype)
+        self.slice.eval(y)[...] = arrays[0]
+        return y
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [b.apply(self.slice, grads[0])]
+
 
 def _below(d: DimLike, bound: int) -> bool:
     """Whether a constant lies below `bound`; a symbolic dim lies from 0 to FAR."""
@@ -195,32 +266,56 @@ class Pad(Op):
     """
 
     name: ClassVar[str] = "pad"
-    padding: tuple[int, ...]
+    padding: tuple[DimLike, ...]
     mode: str = "constant"
     value: float = 0.0
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        if len(self.padding) != 2 * x.rank or not all(isinstance(p, int) and p >= 0 for p in self.padding):
-            raise ShapeError(f"padding must be {2 * x.rank} integers of at least 0 for x {x}, got {self.padding}")
+        valid = all(isinstance(p, int | dims.Dim) and dims.bounds(p)[1] >= 0 for p in self.padding)
+        if len(self.padding) != 2 * x.rank or not valid:
+            raise ShapeError(f"padding must be {2 * x.rank} dims of at least 0 for x {x}, got {self.padding}")
+        for p in self.padding:
+            dims.same(dims.maximum(p, 0), p)  # undecided: checked when the sizes are known
         if self.mode not in PAD_MODES:
             raise ShapeError(f"mode must be one of {', '.join(PAD_MODES)}, got {self.mode!r}")
-        if self.mode == "constant" and not x.dtype.is_float and self.value != int(self.value):
-            raise ShapeError(f"value must be an integer for x {x}, got {self.value}")
+        if (
+            self.mode == "constant"
+            and not x.dtype.is_float
+            and self.value != (0 if x.dtype.is_half else int(self.value))
+        ):
+            wanted = "0" if x.dtype.is_half else "an integer"
+            raise ShapeError(f"value must be {wanted} for x {x}, got {self.value}")
         for d, (before, after) in zip(x.shape, self.pairs(), strict=True):
-            if self.mode == "reflect" and isinstance(d, int) and max(before, after) >= d:
+            if self.mode == "reflect" and dims.bounds(d - dims.maximum(before, after))[1] <= 0:
                 raise ShapeError(f"reflect padding must be less than the size {d}, got {before} and {after}")
         return x.with_shape(*(d + (b + a) for d, (b, a) in zip(x.shape, self.pairs(), strict=True)))
 
-    def pairs(self) -> list[tuple[int, int]]:
+    def pairs(self) -> list[tuple[DimLike, DimLike]]:
         """(before, behind) for each dim."""
         rank = len(self.padding) // 2
         return list(zip(self.padding[:rank], self.padding[rank:], strict=True))
 
     def eval(self, *arrays: Array) -> Array:
+        pairs = [(dims.evaluate(before, {}), dims.evaluate(after, {})) for before, after in self.pairs()]
         if self.mode == "constant":
-            return np.pad(arrays[0], self.pairs(), constant_values=self.value)
-        return np.pad(arrays[0], self.pairs(), mode=self.mode)  # type: ignore[call-overload,no-any-return]
+            return np.pad(arrays[0], pairs, constant_values=self.value)
+        return np.pad(arrays[0], pairs, mode=self.mode)  # type: ignore[call-overload,no-any-return]
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """The middle; repeated borders are a matrix along each axis, which is what the op makes of the identity."""
+        (x,), (g,) = inputs, grads
+        padded = [(axis, *pair) for axis, pair in enumerate(self.pairs()) if pair != (0, 0)]
+        if self.mode == "constant" and padded:
+            axes, befores, _ = zip(*padded, strict=True)
+            ends = tuple(b + x.type.shape[axis] for axis, b in zip(axes, befores, strict=True))
+            return [b.apply(Slice(axes, befores, ends, (1,) * len(axes)), g)]
+        for axis, before, after in padded:
+            lines = identity_matrix(b, x.type.shape[axis], x.type.dtype)
+            g = transpose_map(b, b.apply(Pad((0, before, 0, after), self.mode), lines), g, axis)
+        return [g]
 
 
 @dataclass(frozen=True)
@@ -231,14 +326,20 @@ class Expand(Op):
     """
 
     name: ClassVar[str] = "expand"
+    takes_empty: ClassVar[bool] = True
     shape: tuple[DimLike, ...]
 
     def infer(self, *types: TensorType) -> TensorType:
         (x,) = check_inputs(types, 1)
-        if any(isinstance(d, int) and d < 1 for d in self.shape):
-            raise ShapeError(f"shape must hold positive dims, got {self.shape}")
+        if any(isinstance(d, int) and d < 0 for d in self.shape):
+            raise ShapeError(f"shape must hold dims of at least 0, got {self.shape}")
         return x.with_shape(*broadcast_shapes([x.shape, self.shape]))
 
     def eval(self, *arrays: Array) -> Array:
         shape = tuple(dims.evaluate(d, {}) for d in self.shape)
         return np.broadcast_to(arrays[0], np.broadcast_shapes(arrays[0].shape, shape))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        return [sum_to(b, grads[0], inputs[0].type)]

@@ -1,13 +1,16 @@
 """Softmax and its logarithm, computed with the maximum subtracted so that no exponential overflows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, Op, TensorType
+from graphc.ir import Array, Builder, Op, TensorType, Value
 from graphc.ops.checks import check_inputs
+from graphc.ops.derive import fused
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,13 @@ class Softmax(Op):
         e = np.exp(x - x.max(axis=self.axis, keepdims=True))
         return np.asarray(e / e.sum(axis=self.axis, keepdims=True))
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (y,), (g,) = outputs, grads
+        total = b.apply(ops.Sum((self.axis,)), b.apply(ops.Mul(), g, y))
+        return [fused(b, "((x0 - x1) * x2)", g, total, y)]
+
 
 @dataclass(frozen=True)
 class LogSoftmax(Op):
@@ -40,6 +50,12 @@ class LogSoftmax(Op):
         (x,) = arrays
         shifted = x - x.max(axis=self.axis, keepdims=True)
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=self.axis, keepdims=True)))
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        (y,), (g,) = outputs, grads
+        return [fused(b, "(x0 - (x1 * exp(x2)))", g, b.apply(ops.Sum((self.axis,)), g), y)]
 
 
 def _check(types: tuple[TensorType, ...], axis: int) -> TensorType:

@@ -7,7 +7,7 @@ from graphc.codegen.lowering.access import merge_spatial, read
 from graphc.codegen.nest import Buffer, Nest, Var, loop_vars, total
 from graphc.ir import dims
 from graphc.ops import scalar
-from graphc.ops.conv import Conv2d
+from graphc.ops.conv import Conv2d, Conv2dWeightGradient
 from graphc.ops.conv_transpose import ConvTranspose2d
 from graphc.ops.locally_connected import LocallyConnected2d
 from graphc.ops.scalar import Expr, Lit, call
@@ -36,6 +36,21 @@ def lower_conv2d(op: Conv2d, x: Buffer, w: Buffer, *rest: Buffer) -> Iterator[Ne
     if bias:
         value = value + bias[0][k]
     yield Nest(y, loops, loops, apply_epilogue(op.epilogue, value, extra, loops))
+
+
+def lower_conv2d_weight_gradient(op: Conv2dWeightGradient, x: Buffer, g: Buffer, dw: Buffer) -> Iterator[Nest]:
+    """Sums run across lanes along q, where the rows of g lie contiguous, and several k share what is read of x.
+
+    r and s are one loop, t: along s alone dw and x are contiguous, too, but with 3 of 16 lanes.
+    """
+    k_all, c_group, r_all, s_all = dw.type.static_shape()
+    dw = dw.view(k_all, c_group, r_all * s_all)
+    loops = k, c, t = loop_vars("kct", dw.shape)
+    n, p, q = loop_vars("npq", (g.shape[0], *g.shape[2:]))
+    r, s = t // s_all, t % s_all
+    channel: Expr = c if op.groups == 1 else (k // (k_all // op.groups)) * c_group + c
+    cell = read(op.window, x, (n, channel), (p, q), (r, s), fill=0.0)
+    yield Nest(dw, loops, loops, total(cell * g[n, k, p, q], n, p, q))
 
 
 def lower_conv_transpose2d(op: ConvTranspose2d, x: Buffer, w: Buffer, *rest: Buffer) -> Iterator[Nest]:

@@ -4,9 +4,23 @@ from collections.abc import Iterator
 from math import inf
 
 from graphc.codegen.lowering.access import merge_spatial, place, read
-from graphc.codegen.nest import Buffer, Nest, largest, loop_vars, offset, pointwise, size, smallest, to_float, total
+from graphc.codegen.lowering.conv import divide_taps
+from graphc.codegen.nest import (
+    Buffer,
+    Nest,
+    Var,
+    largest,
+    loop_vars,
+    offset,
+    pointwise,
+    size,
+    smallest,
+    to_float,
+    total,
+)  # fmt: skip
 from graphc.ops import pool
 from graphc.ops.scalar import Expr, Lit, call
+from graphc.ops.window import Window
 
 
 def lower_max_pool(op: pool.MaxPool | pool.MaxPoolWithIndices, x: Buffer, y: Buffer) -> Iterator[Nest]:
@@ -36,6 +50,37 @@ def lower_max_pool_with_indices(op: pool.MaxPoolWithIndices, x: Buffer, y: Buffe
     yield Nest(indices, loops, loops, smallest(found, r, s))
 
 
+def lower_max_pool_gradient(op: pool.MaxPoolGradient, g: Buffer, indices: Buffer, x: Buffer) -> Iterator[Nest]:
+    """Each cell gathers from the windows that see it, in the order of r and s: no two threads add to one cell."""
+    loops = n, c, h, w = loop_vars("nchw", x.shape)
+    t, p, u, q = _windows_over(op.window, h, w)
+    own = call("eq", indices.get(n, c, p, q, fill=pool.NO_CELL), offset(x.shape, loops))
+    yield Nest(x, loops, loops, total(call("select", own, g.get(n, c, p, q, fill=0.0), 0.0), t, u))
+
+
+def lower_pick_cells(op: pool.PickCells, x: Buffer, indices: Buffer, y: Buffer) -> Iterator[Nest]:
+    cells, places, y = x.view(x.type.elements), indices.view(y.type.elements), y.view(y.type.elements)
+    yield pointwise(y, lambda i: cells.get(places[i], fill=0.0))
+
+
+def lower_average_pool_gradient(op: pool.AveragePoolGradient, g: Buffer, x: Buffer) -> Iterator[Nest]:
+    """First the share of each cell of a window; then each cell gathers from the windows that see it."""
+    shares = x.temporary("shares", g.type)
+    n, c, p, q = loops = loop_vars("ncpq", shares.shape)
+    yield Nest(shares, loops, loops, g[loops] / _number(op, x, p, q))
+    loops = n, c, h, w = loop_vars("nchw", x.shape)
+    t, row, u, column = _windows_over(op.window, h, w)
+    yield Nest(x, loops, loops, total(shares.get(n, c, row, column, fill=0.0), t, u))
+
+
+def _windows_over(window: Window, h: Expr, w: Expr) -> tuple[Var, Expr, Var, Expr]:
+    """Two variables, and the row and column of a window that they count among those that may see pixel (h, w)."""
+    (top, left, _, _), (down, right), (r, s), (dr, ds) = window.padding, window.stride, window.kernel, window.dilation
+    t, _, p = divide_taps("t", h + top, down, dr, r)
+    u, _, q = divide_taps("u", w + left, right, ds, s)
+    return t, p, u, q
+
+
 def lower_max_unpool(op: pool.MaxUnpool, x: Buffer, indices: Buffer, *rest: Buffer) -> Iterator[Nest]:
     """Zeros, then one element after the other to its place: of equal places the last one stays."""
     elements = rest[-1].type.elements
@@ -51,20 +96,26 @@ def lower_average_pool(op: pool.AveragePool, x: Buffer, y: Buffer) -> Iterator[N
     loops = n, c, p, q = loop_vars("ncpq", y.shape)
     r, s = loop_vars("rs", op.kernel)
     sum_of_cells = total(read(op.window, x, (n, c), (p, q), (r, s), fill=0.0), r, s)
-    number: Expr = Lit(float(op.kernel[0] * op.kernel[1]))
-    if op.ceil_mode or (any(op.padding) and not op.count_padding):
-        counts = (_count_cells(op, x, axis, position) for axis, position in enumerate((p, q)))
-        rows, columns = (to_float(count, x.type.dtype) for count in counts)
-        number = rows * columns
-    yield Nest(y, loops, loops, sum_of_cells / number)
+    yield Nest(y, loops, loops, sum_of_cells / _number(op, x, p, q))
 
 
-def _count_cells(op: pool.AveragePool, x: Buffer, axis: int, position: Expr) -> Expr:
+def _number(op: pool.MeanPool, x: Buffer, p: Expr, q: Expr) -> Expr:
+    """By what the sum of the window at (p, q) is divided."""
+    if not op.ceil_mode and (op.count_padding or not any(op.padding)):
+        return Lit(float(op.kernel[0] * op.kernel[1]))
+    counts = (_count_cells(op, x, axis, position) for axis, position in enumerate((p, q)))
+    rows, columns = (to_float(count, x.type.dtype) for count in counts)
+    return rows * columns
+
+
+def _count_cells(op: pool.MeanPool, x: Buffer, axis: int, position: Expr) -> Expr:
     """How many rows (columns) the window at this position counts."""
     before, after = op.padding[axis], op.padding[axis + 2]
     low, high = (-before, x.shape[2 + axis] + after) if op.count_padding else (0, x.shape[2 + axis])
-    start = position * op.stride[axis] - before
-    return call("min", start + op.kernel[axis], size(high)) - call("max", start, low)
+    start, step = position * op.stride[axis] - before, op.dilation[axis]
+    first = call("max", (low - start + (step - 1)) // step, 0)
+    behind = call("min", (size(high) - start + (step - 1)) // step, op.kernel[axis])
+    return behind - first
 
 
 def lower_l2_pool(op: pool.L2Pool, x: Buffer, y: Buffer) -> Iterator[Nest]:

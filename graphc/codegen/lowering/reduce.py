@@ -6,7 +6,6 @@ that do not lie together reduces the last ones first.
 """
 
 from collections.abc import Callable, Generator, Iterator
-from math import inf
 
 from graphc.codegen.layout import DENSE
 from graphc.codegen.lowering.shape import unravel
@@ -121,7 +120,4 @@ def identity_of(kind: str, dtype: DType) -> Lit:
     if kind in ("sum", "prod"):
         one = kind == "prod"
         return Lit(float(one) if dtype.is_float else int(one))
-    if dtype.is_float:
-        return Lit(-inf if kind == "max" else inf)
-    least = -(1 << (8 * dtype.size - 1))
-    return Lit(least if kind == "max" else -least - 1)
+    return Lit(dtype.limits[kind == "min"])

@@ -1,12 +1,14 @@
-"""Loop nests of the ops that only move elements: index maps from the result's elements to the operand's."""
+"""Loop nests of the ops that only move elements: index maps from the result's elements to the operand's. And of the ops
+whose elements are sizes or positions."""
 
 from collections.abc import Iterator
 
 from graphc.codegen.layout import DENSE
 from graphc.codegen.nest import Buffer, Nest, loop_vars, offset, pointwise, size
 from graphc.ir import DimLike, dims
+from graphc.ops.positions import Extent, Iota
 from graphc.ops.scalar import Expr, Lit, call
-from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, SliceGradient, Split, Transpose
 
 NAMES = "hijklmno"
 
@@ -68,6 +70,22 @@ def lower_slice(op: Slice, x: Buffer, y: Buffer) -> Iterator[Nest]:
     )
 
 
+def lower_slice_gradient(op: SliceGradient, g: Buffer, y: Buffer) -> Iterator[Nest]:
+    zero = Lit(0.0) if y.type.dtype.is_float else Lit(0)
+    yield pointwise(y, lambda *_: zero)
+    loops = loop_vars(NAMES[: g.type.rank], g.shape)
+    ranges = zip(loops, op.slice.ranges(y.type), strict=True)
+    yield Nest(y, loops, tuple(size(first) + v * step for v, (first, step, _) in ranges), g[loops])
+
+
+def lower_extent(op: Extent, y: Buffer) -> Iterator[Nest]:
+    yield Nest(y, (), (), size(op.dim))
+
+
+def lower_iota(op: Iota, y: Buffer) -> Iterator[Nest]:
+    yield pointwise(y, lambda *index: offset(y.shape, index))
+
+
 def lower_expand(op: Expand, x: Buffer, y: Buffer) -> Iterator[Nest]:
     loops = loop_vars(NAMES[: y.type.rank], y.shape)
     inner = loops[y.type.rank - x.type.rank :]
@@ -78,7 +96,7 @@ def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:
     """A constant border is what lies outside x. Else x is copied to the middle of y, and one nest for each padded axis
     fills what lies before and behind x along it, as far as no earlier axis did: only borders pay for index arithmetic.
     """
-    rank, befores = x.type.rank, [before for before, _ in op.pairs()]
+    rank, befores = x.type.rank, [size(before) for before, _ in op.pairs()]
     if op.mode == "constant":
         value = op.value if x.type.dtype.is_float else int(op.value)
         yield pointwise(y, lambda *i: x.get(*(v - b for v, b in zip(i, befores, strict=True)), fill=value))
@@ -86,10 +104,10 @@ def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:
     loops = loop_vars(NAMES[:rank], x.shape)
     yield Nest(y, loops, tuple(v + b for v, b in zip(loops, befores, strict=True)), x[loops])
     for axis, (before, after) in enumerate(op.pairs()):
-        if before + after:
+        if before + after != 0:
             loops = loop_vars(NAMES[:rank], (*x.shape[:axis], before + after, *y.shape[axis + 1 :]))
             border = loops[axis]
-            place = call("select", call("lt", border, before), border, border + size(x.shape[axis]))
+            place = call("select", call("lt", border, size(before)), border, border + size(x.shape[axis]))
             inner, outer = loops[:axis], (place, *loops[axis + 1 :])
             target = *(v + b for v, b in zip(inner, befores, strict=False)), *outer
             mirrored = (
@@ -99,9 +117,9 @@ def lower_pad(op: Pad, x: Buffer, y: Buffer) -> Iterator[Nest]:
             yield Nest(y, loops, target, x[*inner, *mirrored])
 
 
-def mirror(mode: str, i: Expr, before: int, after: int, extent: DimLike) -> Expr:
+def mirror(mode: str, i: Expr, before: DimLike, after: DimLike, extent: DimLike) -> Expr:
     """Which of the `extent` elements of a dim the padded dim repeats at i."""
-    i, d = i - before, size(extent)
+    i, d = i - size(before), size(extent)
     if before + after == 0:
         return i
     match mode:

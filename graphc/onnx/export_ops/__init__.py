@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.ir import Op
-from graphc.onnx.export_ops import expressions, layers, losses, pools, shapes
+from graphc.onnx.export_ops import expressions, indexing, layers, losses, pools, shapes
 from graphc.onnx.writer import NodeWriter
 
 Exporter = Callable[[NodeWriter, Any], None]
 
 EXPORTERS: dict[type[Op], Exporter] = {
     **expressions.EXPORTERS,
+    **indexing.EXPORTERS,
     **layers.EXPORTERS,
     **losses.EXPORTERS,
     **pools.EXPORTERS,

@@ -113,16 +113,10 @@ def write_epilogue(n: NodeWriter, epilogue: str, result: str, count: int) -> Non
 def write_elementwise(n: NodeWriter, op: Elementwise) -> None:
     """Any elementwise op, fused chains among them, as its expression."""
     expr = op.expression(tuple(v.type.dtype for v in n.node.inputs))
-    unused = set(range(len(n.inputs))) - _operands(expr)
+    unused = set(range(len(n.inputs))).difference(scalar.arguments(expr))
     if unused:  # its shape counts, but no ONNX node would read it
         raise UnsupportedError(f"operand x{min(unused)} is not used by {expr}")
     write_expression(n, expr, n.inputs)
-
-
-def _operands(expr: Expr) -> set[int]:
-    if isinstance(expr, Arg):
-        return {expr.index}
-    return set().union(*map(_operands, expr.args)) if isinstance(expr, Call) else set()
 
 
 def write_dropout(n: NodeWriter, op: Dropout) -> None:

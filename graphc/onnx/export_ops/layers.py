@@ -8,7 +8,7 @@ import numpy as np
 from graphc.onnx.export_ops.expressions import write_epilogue, write_tail
 from graphc.onnx.writer import NodeWriter
 from graphc.ops.checks import check_image
-from graphc.ops.conv import Conv2d
+from graphc.ops.conv import Conv2d, Conv2dWeightGradient
 from graphc.ops.conv_transpose import ConvTranspose2d
 from graphc.ops.linear import Linear, MatMul
 from graphc.ops.locally_connected import LocallyConnected2d
@@ -23,14 +23,42 @@ def write_conv2d(n: NodeWriter, op: Conv2d) -> None:
                dilations=op.dilation, group=op.groups)  # fmt: skip
 
 
+def write_conv2d_weight_gradient(n: NodeWriter, op: Conv2dWeightGradient) -> None:
+    """Conv over x with images and channels swapped; the gradient is the weight, the stride is the dilation.
+
+    Where the stride leaves a remainder the result has more than `kernel` rows and columns; those behind are cut off.
+    """
+    batch, _, h, w = n.node.inputs[0].type.shape
+    _, c_group, r, s = n.node.outputs[0].type.static_shape()
+    if op.groups == 1:
+        x, g = (n.step("Transpose", name, perm=(1, 0, 2, 3)) for name in n.inputs)
+    else:  # the images of each group as its channels: x [C/groups,groups*N,H,W], g [K,N,P,Q]
+        apart = n.model.shape((batch, op.groups, c_group, h, w))
+        x = n.step("Transpose", n.step("Reshape", n.inputs[0], apart), perm=(2, 1, 0, 3, 4))
+        x = n.step("Reshape", x, n.model.shape((c_group, batch * op.groups, h, w)))
+        g = n.step("Transpose", n.inputs[1], perm=(1, 0, 2, 3))
+    y = n.step("Conv", x, g, strides=op.dilation, pads=op.padding, dilations=op.stride, group=op.groups)
+    bounds = (n.integers((0, 0), "starts"), n.integers((r, s), "ends"), n.integers((2, 3), "axes"))
+    n.emit("Transpose", n.step("Slice", y, *bounds), perm=(1, 0, 2, 3))
+
+
 def write_conv_transpose2d(n: NodeWriter, op: ConvTranspose2d) -> None:
-    """ConvTranspose.
+    """ConvTranspose; to a given size, with the most output_padding and then cut.
 
     ONNX Runtime wants an output_padding below the stride. Where dilation alone allows it, it becomes a further tap of
     zero weight, which makes the result `dilation` longer, and that much less is kept of its end.
     """
     *_, r, s = n.node.inputs[1].type.static_shape()
     kernel, pads, extra = [r, s], list(op.padding), list(op.output_padding)
+    if op.size is not None and max(op.stride) > 1:
+        count = 2 + op.bias
+        extra = [stride - 1 for stride in op.stride]
+        bounds = (n.integers((0, 0), "starts"), n.model.shape(op.size), n.integers((2, 3), "axes"))
+        y = n.step("ConvTranspose", *n.inputs[:count], kernel_shape=kernel, strides=op.stride, pads=pads,
+                   dilations=op.dilation, group=op.groups, output_padding=extra)  # fmt: skip
+        if op.epilogue is None:
+            return n.emit("Slice", y, *bounds)
+        return write_epilogue(n, op.epilogue, n.step("Slice", y, *bounds), count)
     for axis in (0, 1):
         if extra[axis] >= op.stride[axis]:
             kernel[axis] += 1
@@ -39,7 +67,7 @@ def write_conv_transpose2d(n: NodeWriter, op: ConvTranspose2d) -> None:
     if kernel != [r, s]:
         taps = n.integers((0, 0, 0, 0, 0, 0, kernel[0] - r, kernel[1] - s), "taps")
         n.inputs[1] = n.step("Pad", n.inputs[1], taps)
-    write_tail(n, op.epilogue, "ConvTranspose", 2 + op.bias, kernel_shape=kernel, strides=op.stride, pads=pads,
+    return write_tail(n, op.epilogue, "ConvTranspose", 2 + op.bias, kernel_shape=kernel, strides=op.stride, pads=pads,
                dilations=op.dilation, group=op.groups, output_padding=extra)  # fmt: skip
 
 
@@ -99,6 +127,7 @@ def write_local_response_norm(n: NodeWriter, op: LocalResponseNorm) -> None:
 
 EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
     Conv2d: write_conv2d,
+    Conv2dWeightGradient: write_conv2d_weight_gradient,
     ConvTranspose2d: write_conv_transpose2d,
     Linear: write_linear,
     LocallyConnected2d: write_locally_connected2d,

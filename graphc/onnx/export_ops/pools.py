@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import UnsupportedError
+from graphc.ir import DimLike
 from graphc.onnx.writer import NodeWriter
 from graphc.ops import pool
 from graphc.ops.checks import check_image
@@ -37,8 +38,11 @@ def write_min_pool(n: NodeWriter, op: pool.MinPool) -> None:
 
 
 def write_average_pool(n: NodeWriter, op: pool.AveragePool) -> None:
-    """AveragePool."""
-    n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **_window(n, op))
+    """AveragePool, which knows dilations since opset 19."""
+    attributes = _window(n, op) | ({"dilations": op.dilation} if op.dilation != (1, 1) else {})
+    if "dilations" in attributes and n.opset < 19:
+        raise UnsupportedError(f"dilations need opset 19, got {n.opset}")
+    n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **attributes)
 
 
 def write_l2_pool(n: NodeWriter, op: pool.L2Pool) -> None:
@@ -57,6 +61,54 @@ def write_channel_l2_pool(n: NodeWriter, op: pool.ChannelL2Pool) -> None:
         weight[k, k * op.stride : k * op.stride + op.size] = 1
     squares = n.step("Mul", n.inputs[0], n.inputs[0])
     n.emit("Sqrt", n.step("Conv", squares, n.model.constant(weight, f"{n.name}.groups"), kernel_shape=(1, 1)))
+
+
+def _flat_places(n: NodeWriter, indices: str, cells: DimLike) -> tuple[str, str]:
+    """Which indices name a cell, and all of them in one row, 0 for those that do not."""
+    inside = n.step("Less", indices, n.model.shape((cells,)))
+    zero = n.integers((0,), "zero")
+    return inside, n.step("Reshape", n.step("Where", inside, indices, zero), n.integers((-1,), "all"))
+
+
+def write_max_pool_gradient(n: NodeWriter, op: pool.MaxPoolGradient) -> None:
+    """ScatterElements, which adds since opset 16."""
+    if n.opset < 16:
+        raise UnsupportedError(f"{op.name} needs opset 16, got {n.opset}")
+    x, one_row = n.node.outputs[0].type, n.integers((-1,), "all")
+    inside, places = _flat_places(n, n.inputs[1], x.elements)
+    g = n.step("Reshape", n.step("Where", inside, n.inputs[0], n.number(0.0, "nothing")), one_row)
+    zeros = n.step("Expand", n.number(0.0, "nothing"), n.model.shape((x.elements,)))
+    sums = n.step("ScatterElements", zeros, places, g, axis=0, reduction="add")
+    n.emit("Reshape", sums, n.model.shape(x.shape))
+
+
+def write_pick_cells(n: NodeWriter, op: pool.PickCells) -> None:
+    """Gather."""
+    x, y = n.node.inputs[0].type, n.node.outputs[0].type
+    inside, places = _flat_places(n, n.inputs[1], x.elements)
+    found = n.step("Gather", n.step("Reshape", n.inputs[0], n.integers((-1,), "all")), places, axis=0)
+    n.emit("Where", inside, n.step("Reshape", found, n.model.shape(y.shape)), n.number(0.0, "nothing"))
+
+
+def write_average_pool_gradient(n: NodeWriter, op: pool.AveragePoolGradient) -> None:
+    """The shares, spread by a ConvTranspose of each channel with ones, and cut to size.
+
+    The numbers of cells are a Conv with ones over an image of ones, with zeros (or ones) for the padding.
+    """
+    channels, image, windows = check_image(n.node.inputs[0].type), op.size, n.node.inputs[0].type.shape[2:]
+    (top, left, bottom, right), (sh, sw), one = op.padding, op.stride, n.number(1.0, "one")
+    cells = n.step("Expand", one, n.model.shape((1, 1, *image)))
+    pads = n.integers((0, 0, top, left, 0, 0, bottom, right), "pads")
+    cells = n.step("Pad", cells, pads, *([one] if op.count_padding else []))
+    cells = n.step("Pad", cells, n.integers((0, 0, 0, 0, 0, 0, sh - 1, sw - 1), "overhang"))  # of ceil_mode
+    ones = n.model.constant(np.ones((1, 1, *op.kernel), n.dtype.numpy), f"{n.name}.ones")
+    axes, start = n.integers((2, 3), "axes"), n.integers((0, 0), "start")
+    number = n.step("Conv", cells, ones, kernel_shape=op.kernel, strides=op.stride)
+    share = n.step("Div", n.inputs[0], n.step("Slice", number, start, n.model.shape(windows), axes))
+    ones = n.model.constant(np.ones((channels, 1, *op.kernel), n.dtype.numpy), f"{n.name}.window")
+    spread = n.step("ConvTranspose", share, ones, kernel_shape=op.kernel, strides=op.stride, pads=(top, left, 0, 0),
+                    output_padding=(sh - 1, sw - 1), group=channels)  # fmt: skip
+    n.emit("Slice", spread, start, n.model.shape(image), axes)
 
 
 def write_max_unpool(n: NodeWriter, op: pool.MaxUnpool) -> None:
@@ -129,6 +181,9 @@ EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
     pool.AveragePool: write_average_pool,
     pool.L2Pool: write_l2_pool,
     pool.ChannelL2Pool: write_channel_l2_pool,
+    pool.MaxPoolGradient: write_max_pool_gradient,
+    pool.PickCells: write_pick_cells,
+    pool.AveragePoolGradient: write_average_pool_gradient,
     pool.MaxUnpool: write_max_unpool,
     pool.GlobalAveragePool: lambda n, op: n.emit("GlobalAveragePool", *n.inputs),
     pool.GlobalMaxPool: lambda n, op: n.emit("GlobalMaxPool", *n.inputs),

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import UnsupportedError
-from graphc.ir import dims
+from graphc.ir import DimLike, DType, dims
 from graphc.onnx.writer import NodeWriter
+from graphc.ops.positions import Extent, Iota
 from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, Sum
-from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, SliceGradient, Split, Transpose
 
 _ALL = 2**63 - 1  # as an end: up to the last element, or with a negative step, minus this: down to the first
 
@@ -35,12 +36,50 @@ def write_slice(n: NodeWriter, op: Slice) -> None:
     n.emit("Slice", n.inputs[0], *bounds, n.integers(op.axes, "axes"), n.integers(op.steps, "steps"))
 
 
+def write_slice_gradient(n: NodeWriter, op: SliceGradient) -> None:
+    """Pad: along each axis turned round for a step below 0, with zeros between the elements for a step above 1.
+
+    The last of these zeros may lie behind the end: the padding there is then negative, which cuts.
+    """
+    g, shape = n.inputs[0], list(n.node.inputs[0].type.shape)
+    befores: list[DimLike] = [0] * len(shape)
+    turned = [axis for axis, (_, step, _) in enumerate(op.slice.ranges(n.node.outputs[0].type)) if step < 0]
+    if turned:
+        axes, far = n.integers(tuple(turned), "turned"), (-_ALL,) * len(turned)
+        back = n.integers((-1,) * len(turned), "back")
+        g = n.step("Slice", g, back, n.integers(far, "far"), axes, back)
+    for axis, (first, step, length) in enumerate(op.slice.ranges(n.node.outputs[0].type)):
+        befores[axis] = first if step > 0 else first + (length - 1) * step
+        if abs(step) > 1:
+            g = n.step("Reshape", g, n.model.shape((*shape[: axis + 1], 1, *shape[axis + 1 :])))
+            zeros = [0] * (2 * len(shape) + 2)
+            zeros[len(shape) + 1 + axis + 1] = abs(step) - 1
+            g = n.step("Pad", g, n.integers(tuple(zeros), "zeros"))
+            shape[axis] = shape[axis] * abs(step)
+            g = n.step("Reshape", g, n.model.shape(tuple(shape)))
+    afters = [d - before - length for d, before, length in zip(op.shape, befores, shape, strict=True)]
+    n.emit("Pad", g, n.model.shape((*befores, *afters)))
+
+
+def write_extent(n: NodeWriter, op: Extent) -> None:
+    """Computed from the shapes of the inputs."""
+    n.emit("Reshape", n.model.shape((op.dim,)), n.integers((), "scalar"))
+
+
+def write_iota(n: NodeWriter, op: Iota) -> None:
+    """Range."""
+    none = n.integers((), "scalar")
+    end = n.step("Reshape", n.model.shape((dims.product(op.shape),)), none)
+    zero, one = n.number(0, "zero", DType.I64), n.number(1, "one", DType.I64)
+    n.emit("Reshape", n.step("Range", zero, end, one), n.model.shape(op.shape))
+
+
 def write_pad(n: NodeWriter, op: Pad) -> None:
     """Pad; ONNX has no symmetric mode, and wrap since opset 19."""
     if op.mode == "symmetric" or (op.mode == "wrap" and n.opset < 19):
         return _write_copies(n, op)
     value = [n.number(op.value, "value")] if op.mode == "constant" and op.value else []
-    return n.emit("Pad", n.inputs[0], n.integers(op.padding, "pads"), *value, mode=op.mode)
+    return n.emit("Pad", n.inputs[0], n.model.shape(op.padding), *value, mode=op.mode)
 
 
 def _write_copies(n: NodeWriter, op: Pad) -> None:
@@ -49,7 +88,11 @@ def _write_copies(n: NodeWriter, op: Pad) -> None:
     A border longer than the tensor would need several copies: refused where the size is constant.
     """
     x, mirrored = n.inputs[0], op.mode == "symmetric"
-    pairs = dict(enumerate(op.pairs()))
+    pairs: dict[int, tuple[int, int]] = {}
+    for axis, (before, after) in enumerate(op.pairs()):
+        if not isinstance(before, int) or not isinstance(after, int):
+            raise UnsupportedError(f"mode={op.mode} by ({before}, {after}), which depends on the sizes of the inputs")
+        pairs[axis] = before, after
     for axis, d in enumerate(n.node.inputs[0].type.shape):
         if isinstance(d, int) and max(pairs[axis]) > d:
             raise UnsupportedError(f"mode={op.mode} by {max(pairs[axis])}, more than the size {d}")
@@ -101,6 +144,9 @@ EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
     Concat: lambda n, op: n.emit("Concat", *n.inputs, axis=op.axis),
     Split: write_split,
     Slice: write_slice,
+    SliceGradient: write_slice_gradient,
+    Extent: write_extent,
+    Iota: write_iota,
     Pad: write_pad,
     Expand: lambda n, op: n.emit("Expand", n.inputs[0], n.model.shape(op.shape)),
     Sum: _reduction("ReduceSum", 13),

@@ -4,11 +4,16 @@ from collections.abc import Callable
 
 from graphc.onnx.import_ops import (
     activations,
+    convolutions,
+    einsum,
     elementwise,
     folding,
+    indexing,
     layers,
+    losses,
     norms,
     pools,
+    quantised,
     reductions,
     resizing,
     shapes,
@@ -20,15 +25,20 @@ Handler = Callable[[NodeReader], None]
 
 HANDLERS: dict[str, Handler] = {
     **activations.HANDLERS,
+    **convolutions.HANDLERS,
+    **einsum.HANDLERS,
     **elementwise.HANDLERS,
+    **indexing.HANDLERS,
     **layers.HANDLERS,
+    **losses.HANDLERS,
     **norms.HANDLERS,
     **pools.HANDLERS,
+    **quantised.HANDLERS,
     **reductions.HANDLERS,
     **resizing.HANDLERS,
     **shapes.HANDLERS,
     **tiling.HANDLERS,
 }
-FOLDERS = folding.FOLDERS
+FOLDERS, fold_node = folding.FOLDERS, folding.fold_node
 
-__all__ = ["FOLDERS", "HANDLERS", "Handler"]
+__all__ = ["FOLDERS", "HANDLERS", "Handler", "fold_node"]

@@ -10,6 +10,10 @@ from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Mask
 from graphc.onnx.tensors import read_dtype
 from graphc.ops import elementwise
+from graphc.ops.scalar import convert
+from graphc.ops.shape import Expand
+
+FLOAT_MOD_OPSET = 28  # the first in which Mod with fmod=0 takes floats
 
 
 def _unary(op: Op) -> Callable[[NodeReader], None]:
@@ -41,14 +45,15 @@ def read_identity(n: NodeReader) -> None:
 
 
 def read_mod(n: NodeReader) -> None:
-    """Mod: with fmod the remainder has the sign of the dividend, without that of the divisor (for integers alone)."""
+    """Mod: with fmod the remainder has the sign of the dividend, without that of the divisor (NumPy's mod)."""
     a, b = n.value(0), n.value(1)
-    if n.integer("fmod", 0):
+    if n.integer("fmod", 0) or a.type.dtype.is_unsigned:
         return n.emit(elementwise.Fused("fmod(x0, x1)"), a, b)
-    if a.type.dtype.is_float:
-        raise ShapeError(f"fmod=0 wants integers, got {a.type}")
+    if a.type.dtype.is_float and n.opset < FLOAT_MOD_OPSET:
+        raise ShapeError(f"fmod=0 wants integers before opset {FLOAT_MOD_OPSET}, got {a.type}")
     rest = n.step(elementwise.Fused("fmod(x0, x1)"), a, b)
-    moved = "select(logical_and(ne(x0, 0), ne(lt(x0, 0), lt(x1, 0))), (x0 + x1), x0)"
+    zero = "select(lt(x1, 0.0), -abs(x0), abs(x0))" if a.type.dtype.is_float else "x0"
+    moved = f"select(eq(x0, 0), {zero}, select(ne(lt(x0, 0), lt(x1, 0)), (x0 + x1), x0))"
     return n.emit(elementwise.Fused(moved), rest, b)
 
 
@@ -71,9 +76,9 @@ def read_pow(n: NodeReader) -> None:
     """Pow; the exponent may have another dtype than the base."""
     base = n.value(0)
     dtype = base.type.dtype
-    if not dtype.is_float:
-        raise UnsupportedError(f"a power of {dtype.value}, expected floats")
     exponent = n.constant(1)
+    if dtype.is_integer and (n.dtype(1).is_float or n.dtype(1).is_half):
+        return n.emit(elementwise.Fused(f"to_{dtype.value}(pow(to_f64(x0), to_f64(x1)))"), base, n.value(1))
     if n.dtype(1) == dtype:
         return n.emit(elementwise.Pow(), base, n.value(1))
     if exponent is not None:
@@ -87,7 +92,9 @@ def read_clip(n: NodeReader) -> None:
     if n.has("min") or n.has("max"):  # the form of opset 6, which some exporters go on writing
         return n.emit(elementwise.Clip(n.real("min", -np.inf), n.real("max", np.inf)), x)
     given = [i for i in (1, 2) if n.has_input(i)]
-    if all(n.constant(i) for i in given):
+    if not x.type.dtype.is_float and not given:
+        return n.emit(elementwise.Identity(), x)
+    if x.type.dtype.is_float and all(n.constant(i) for i in given):
         lowest, highest = (n.scalar(i, "a bound") if i in given else limit for i, limit in ((1, -np.inf), (2, np.inf)))
         return n.emit(elementwise.Clip(lowest, highest), x)
     for i in given:
@@ -99,14 +106,37 @@ def read_clip(n: NodeReader) -> None:
 
 
 def read_dropout(n: NodeReader) -> None:
-    """Dropout as it is when a network is used: the identity."""
-    ratio = n.real("ratio", 0.5)
-    n.integer("seed", 0)  # of the training that is over
+    """Dropout as it is when a network is used: the identity, and a mask that keeps every element.
+
+    In training mode the mask is that of ONNX's reference for the node's seed, the same in each run.
+    """
+    x, ratio, seed = n.value(0), n.real("ratio", 0.5), n.integer("seed", 0)
     if n.has_input(1) and n.constant(1) is not None:  # one that is computed changes nothing either
         ratio = n.scalar(1, "ratio")
-    if n.has_input(2) and n.scalar(2, "training_mode"):
-        raise UnsupportedError("training_mode is true")
-    n.emit(elementwise.Dropout(ratio), n.value(0))
+    if n.has_input(2) and n.scalar(2, "training_mode") and ratio:
+        return _emit_training_dropout(n, x, ratio, seed)
+    if n.used_outputs > 1:
+        kept = np.array(True) if n.opset >= 10 else np.ones((), x.type.dtype.numpy)
+        n.deliver(1, n.step(Expand(x.type.shape), n.parameter(kept, "kept")))
+    return n.emit(elementwise.Dropout(ratio), x)
+
+
+def _emit_training_dropout(n: NodeReader, x: Value, ratio: float, seed: int) -> None:
+    shape = [d for d in x.type.shape if isinstance(d, int)]
+    if not n.has("seed") or len(shape) < x.type.rank:
+        raise UnsupportedError(f"training_mode is true; only with a seed, for x of constant shape, got {x.type}")
+    mask = np.random.RandomState(seed).uniform(0, 1, shape) >= ratio
+    kept = n.parameter(mask, "kept")
+    if n.used_outputs > 1:
+        n.deliver(1, n.step(elementwise.Identity(), kept))
+    n.emit(elementwise.Fused(f"select(x1, (x0 * {1 / (1 - ratio)!r}), 0.0)"), x, kept)
+
+
+def read_sign(n: NodeReader) -> None:
+    """Sign; NaN and the zeros stay as they are."""
+    x = n.value(0)
+    negative = "x0" if x.type.dtype.is_unsigned else "select(lt(x0, 0), -1, x0)"
+    n.emit(elementwise.Fused(f"select(gt(x0, 0), 1, {negative})"), x)
 
 
 def read_greater(n: NodeReader) -> None:
@@ -127,8 +157,8 @@ def read_cast(n: NodeReader) -> None:
         return n.emit(elementwise.HardThreshold(mask.threshold), mask.x)
     known = n.constant(0)
     if known is not None and not known.trainable:
-        return n.fold(known.array.astype(to.numpy))
-    x = n.value(0)
+        return n.fold(convert(known.array, to))
+    x = mask if isinstance(mask, Value) else n.value(0)  # f16 and bf16 as they are
     if x.type.dtype == to:
         return n.emit(elementwise.Identity(), x)
     return n.emit(elementwise.Fused(f"to_{to.value}(x0)"), x)
@@ -145,7 +175,6 @@ EXPRESSIONS = {  # ONNX ops that graphc has as scalar expressions only
     "Erf": "erf(x0)",
     "Reciprocal": "(1.0 / x0)",
     "Round": "round(x0)",
-    "Sign": "select(gt(x0, 0), 1, select(lt(x0, 0), -1, x0))",
     "IsNaN": "ne(x0, x0)",
     "And": "logical_and(x0, x1)",
     "Or": "logical_or(x0, x1)",
@@ -184,6 +213,7 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Pow": read_pow,
     "Clip": read_clip,
     "Dropout": read_dropout,
+    "Sign": read_sign,
     "Greater": read_greater,
     "Cast": read_cast,
     "CastLike": read_cast,

@@ -1,66 +1,18 @@
-"""Convolutions, products, normalisations, softmax and loss."""
+"""Products, normalisations, softmax and loss."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from graphc.errors import ShapeError, UnsupportedError
+from graphc.errors import ShapeError
 from graphc.ir import Value, dims
-from graphc.onnx.import_ops.padding import read_padding, read_transposed_padding
 from graphc.onnx.reader import NodeReader
-from graphc.ops.conv import Conv2d
-from graphc.ops.conv_transpose import ConvTranspose2d
-from graphc.ops.elementwise import Add, Mul
+from graphc.ops.elementwise import Add, Fused, Mul, Sub
 from graphc.ops.linear import Linear, MatMul
-from graphc.ops.loss import SoftmaxCrossEntropy
 from graphc.ops.norm import BatchNorm, LocalResponseNorm
+from graphc.ops.reduce import Mean
 from graphc.ops.shape import Flatten, Reshape, Transpose
 from graphc.ops.softmax import LogSoftmax, Softmax
-from graphc.ops.window import Pair
-
-
-def read_pair(n: NodeReader, name: str, default: int) -> Pair:
-    """An attribute with one integer for each of the two spatial dims."""
-    values = n.integers(name, (default, default))
-    if len(values) != 2:
-        raise UnsupportedError(f"{name} has {len(values)} entries; only two spatial dims are supported")
-    return values[0], values[1]
-
-
-def _read_kernel(n: NodeReader, weight: Value) -> Pair:
-    """The kernel's size from the weights, which `kernel_shape` may repeat."""
-    if weight.type.rank != 4:
-        raise UnsupportedError(f"weights of rank {weight.type.rank}; only two spatial dims are supported")
-    kernel = weight.type.static_shape()[2:]
-    if n.integers("kernel_shape", kernel) != kernel:
-        raise ShapeError(f"kernel_shape {list(n.integers('kernel_shape'))} is not that of the weights {weight.type}")
-    return kernel[0], kernel[1]
-
-
-def _optional(n: NodeReader, i: int) -> list[Value]:
-    return [n.value(i)] if n.has_input(i) else []
-
-
-def read_conv(n: NodeReader) -> None:
-    """Conv -> conv2d."""
-    x, weight = n.image(), n.value(1)
-    bias = _optional(n, 2)
-    kernel = _read_kernel(n, weight)
-    stride, dilation = read_pair(n, "strides", 1), read_pair(n, "dilations", 1)
-    padding = read_padding(n, x, kernel, stride, dilation)
-    n.emit(Conv2d(stride, padding, dilation, n.integer("group", 1), bool(bias)), x, weight, *bias)
-
-
-def read_conv_transpose(n: NodeReader) -> None:
-    """ConvTranspose -> conv_transpose2d."""
-    x, weight = n.image(), n.value(1)
-    bias = _optional(n, 2)
-    kernel = _read_kernel(n, weight)
-    stride, dilation = read_pair(n, "strides", 1), read_pair(n, "dilations", 1)
-    output_padding = read_pair(n, "output_padding", 0)
-    padding = read_transposed_padding(n, x, kernel, stride, dilation, output_padding)
-    op = ConvTranspose2d(stride, padding, output_padding, dilation, n.integer("group", 1), bool(bias))
-    n.emit(op, x, weight, *bias)
 
 
 def read_gemm(n: NodeReader) -> None:
@@ -116,12 +68,27 @@ def _emit_sum(n: NodeReader, product: Value, beta: float) -> None:
 
 
 def read_batch_norm(n: NodeReader) -> None:
-    """BatchNormalization by the running statistics, which are not trained."""
-    n.expect("training_mode", 0)
+    """BatchNormalization by the running statistics, which are not trained; in training mode by those of x."""
     n.expect("spatial", 1)  # of opset 7
-    n.real("momentum", 0.9)  # of the training that is over
+    momentum, epsilon = n.real("momentum", 0.9), n.real("epsilon", 1e-5)
+    if n.integer("training_mode", 0):
+        return _emit_batch_norm(n, momentum, epsilon)
     operands = n.value(0), n.value(1), n.value(2), n.value(3, trainable=False), n.value(4, trainable=False)
-    n.emit(BatchNorm(n.real("epsilon", 1e-5)), *operands)
+    return n.emit(BatchNorm(epsilon), *operands)
+
+
+def _emit_batch_norm(n: NodeReader, momentum: float, epsilon: float) -> None:
+    """Batch norm by mean and variance of each channel of x, and the running ones moved towards these."""
+    x = n.value(0)
+    axes = tuple(i for i in range(x.type.rank) if i != 1)
+    mean = n.step(Mean(axes, keepdims=False), x)
+    column = n.step(Reshape((*mean.type.shape, *[1] * (x.type.rank - 2))), mean)
+    centered = n.step(Sub(), x, column)
+    variance = n.step(Mean(axes, keepdims=False), n.step(Mul(), centered, centered))
+    moved = Fused(f"((x0 * {momentum!r}) + (x1 * {1 - momentum!r}))")
+    n.deliver(1, n.step(moved, n.value(3, trainable=False), mean))
+    n.deliver(2, n.step(moved, n.value(4, trainable=False), variance))
+    n.emit(BatchNorm(epsilon), x, n.value(1), n.value(2), mean, variance)
 
 
 def read_lrn(n: NodeReader) -> None:
@@ -144,21 +111,11 @@ def _softmax(op: type[Softmax] | type[LogSoftmax]) -> Callable[[NodeReader], Non
     return read
 
 
-def read_cross_entropy(n: NodeReader) -> None:
-    """SoftmaxCrossEntropyLoss with its plain mean."""
-    if n.text("reduction", "mean") != "mean" or n.has_input(2) or n.has("ignore_index"):
-        raise UnsupportedError("only the mean over all labels, without weights or ignore_index, is supported")
-    n.emit(SoftmaxCrossEntropy(), n.value(0), n.value(1))
-
-
 HANDLERS: dict[str, Callable[[NodeReader], None]] = {
-    "Conv": read_conv,
-    "ConvTranspose": read_conv_transpose,
     "Gemm": read_gemm,
     "MatMul": lambda n: n.emit(MatMul(), n.value(0), n.value(1)),
     "BatchNormalization": read_batch_norm,
     "LRN": read_lrn,
     "Softmax": _softmax(Softmax),
     "LogSoftmax": _softmax(LogSoftmax),
-    "SoftmaxCrossEntropyLoss": read_cross_entropy,
 }

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from graphc.errors import ShapeError, UnsupportedError
 from graphc.ir import Value
+from graphc.onnx.import_ops.indexing import positions
 from graphc.onnx.import_ops.shapes import positive_axis
 from graphc.onnx.reader import NodeReader
 from graphc.ops.elementwise import Fused, Mul
@@ -69,19 +68,21 @@ def read_rms_norm(n: NodeReader) -> None:
 
 
 def read_group_norm(n: NodeReader) -> None:
-    """GroupNormalization over groups of channels (Wu and He 2018); a factor for each channel since opset 21."""
+    """GroupNormalization over groups of channels (Wu and He 2018); factors for groups, since opset 21 for channels."""
     x, groups = n.value(0), n.integer("num_groups", 0)
     n.integer("stash_type", 1)
     channels = x.type.shape[1] if x.type.rank > 2 else None
     if not isinstance(channels, int) or groups < 1 or channels % groups:
         raise ShapeError(f"expected [N,C,...] with C a multiple of {groups} groups, got {x.type}")
-    if n.opset < 21:
-        raise UnsupportedError(f"opset {n.opset} has one factor for a group; only one for each channel is supported")
     grouped = n.step(Reshape((x.type.shape[0], groups, -1)), x)
     _, centered, variance = _center(n, grouped, (2,))
     normal = n.step(Fused(f"(x0 / sqrt((x1 + {n.real('epsilon', 1e-5)!r})))"), centered, variance)
+    affine = Fused("((x0 * x1) + x2)")
+    if n.opset < 21:
+        scaled = n.step(affine, normal, _column(n, 1, 3), _column(n, 2, 3))
+        return n.emit(Reshape(x.type.shape), scaled)
     factors = _column(n, 1, x.type.rank), _column(n, 2, x.type.rank)
-    n.emit(Fused("((x0 * x1) + x2)"), n.step(Reshape(x.type.shape), normal), *factors)
+    return n.emit(affine, n.step(Reshape(x.type.shape), normal), *factors)
 
 
 def read_mean_variance_norm(n: NodeReader) -> None:
@@ -129,14 +130,8 @@ def read_hardmax(n: NodeReader) -> None:
     axis = positive_axis(n.integer("axis", -1 if n.opset >= 13 else 1), x.type.rank)
     if n.opset < 13 and axis != x.type.rank - 1:
         raise UnsupportedError(f"opset {n.opset} runs over several dims from axis {axis} on")
-    length = x.type.shape[axis]
-    if not isinstance(length, int):
-        raise UnsupportedError(f"axis {axis} of {x.type} must be constant")
-    name = n.scope.new_names.fresh(f"{n.name}.places")
-    places = np.arange(length).reshape(-1, *[1] * (x.type.rank - 1 - axis))
-    index = n.scope.builder.param(name, places, trainable=False)
     found = n.step(ArgMax(axis), x)
-    n.emit(Fused(f"to_{x.type.dtype.value}(eq(x0, x1))"), index, found)
+    n.emit(Fused(f"to_{x.type.dtype.value}(eq(x0, x1))"), positions(n, x, axis), found)
 
 
 HANDLERS: dict[str, Callable[[NodeReader], None]] = {

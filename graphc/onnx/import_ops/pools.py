@@ -3,23 +3,82 @@
 from collections.abc import Callable
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.onnx.import_ops.layers import read_pair
+from graphc.ir import Op, Value, dims
+from graphc.onnx.import_ops.frames import (
+    WHOLE,
+    Frame,
+    Plane,
+    count_dims,
+    lay_line,
+    make_plane,
+    read_frame,
+    read_pair,
+    take_line,
+)
 from graphc.onnx.import_ops.norms import write_power, write_root
 from graphc.onnx.import_ops.padding import read_padding
 from graphc.onnx.reader import NodeReader
 from graphc.ops import pool
-from graphc.ops.elementwise import Fused
+from graphc.ops.elementwise import Fused, Identity
+from graphc.ops.shape import Reshape
 from graphc.ops.window import Pair
 
 
+def _emit_pool(n: NodeReader, x: Value, frame: Frame, make: Callable[[Plane], Op]) -> None:
+    """The pool that `make` gives for a window: over a line; or over planes, then over what these give along D."""
+    match x.type.rank:
+        case 3:
+            op, operands = take_line(n.step(make(frame.plane), lay_line(n, x)))
+            return n.emit(op, *operands)
+        case 4:
+            return n.emit(make(frame.plane), x)
+    batch, channels, depth, height, width = x.type.shape
+    planes = n.step(make(frame.plane), n.step(Reshape((batch * channels * depth, 1, height, width)), x))
+    p, q = planes.type.shape[2:]
+    columns = n.step(Reshape((batch * channels, 1, depth, p * q)), planes)
+    y = n.step(make(make_plane(frame.along(0), WHOLE)), columns)
+    return n.emit(Reshape((batch, channels, y.type.shape[2], p, q)), y)
+
+
 def read_max_pool(n: NodeReader) -> None:
-    """MaxPool, with or without the indices."""
-    x, kernel = n.image(), read_pair(n, "kernel_shape", 0)
-    n.expect("storage_order", 0)
-    stride, dilation = read_pair(n, "strides", 1), read_pair(n, "dilations", 1)
-    padding = read_padding(n, x, kernel, stride, dilation)
-    op = pool.MaxPoolWithIndices if n.used_outputs > 1 else pool.MaxPool
-    n.emit(op(kernel, stride, padding, dilation, bool(n.integer("ceil_mode", 0))), x)
+    """MaxPool, with or without the indices; small integers as floats, which hold them."""
+    x, dtype = n.value(0), n.value(0).type.dtype
+    if dtype.is_integer and dtype.size == 1:
+        x = n.step(Fused("to_f32(x0)"), x)
+    frame, ceil_mode, by_columns = read_frame(n, x), bool(n.integer("ceil_mode", 0)), n.integer("storage_order", 0)
+    if x.type.dtype != dtype:
+        if n.used_outputs > 1 or x.type.rank != 4:
+            raise UnsupportedError(f"a pool of {dtype.value} with indices, or over other than two spatial dims")
+        return n.emit(Fused(f"to_{dtype.value}(x0)"), n.step(_max_pool(frame.plane, ceil_mode), x))
+    if n.used_outputs <= 1:
+        return _emit_pool(n, x, frame, lambda window: _max_pool(window, ceil_mode))
+    return _emit_pool_with_indices(n, x, frame, ceil_mode, bool(by_columns))
+
+
+def _max_pool(window: Plane, ceil_mode: bool) -> pool.MaxPool:
+    return pool.MaxPool(window.kernel, window.stride, window.padding, window.dilation, ceil_mode)
+
+
+def _emit_pool_with_indices(n: NodeReader, x: Value, frame: Frame, ceil_mode: bool, by_columns: bool) -> None:
+    """MaxPool with both results; `by_columns`, the place inside an image is counted down its columns."""
+    w = frame.plane
+    op = pool.MaxPoolWithIndices(w.kernel, w.stride, w.padding, w.dilation, ceil_mode)
+    if x.type.rank == 5:
+        raise UnsupportedError("indices of a pool over three spatial dims")
+    if x.type.rank == 4 and not by_columns:
+        return n.emit(op, x)
+    y, places = n.steps(op, lay_line(n, x) if x.type.rank == 3 else x)
+    if x.type.rank == 3:  # one row: by columns is by rows
+        squeeze, _ = take_line(y)
+        n.deliver(1, n.step(squeeze, places))
+        return n.emit(squeeze, y)
+    height, width = x.type.shape[2:]
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise UnsupportedError(f"storage_order=1 of an image of open size, {x.type}")
+    area = height * width
+    column = f"((((x0 // {area}) * {area}) + ((x0 % {width}) * {height})) + ((x0 % {area}) // {width}))"
+    n.deliver(1, n.step(Fused(column), places))
+    return n.emit(Identity(), y)
 
 
 def _read_undilated(n: NodeReader) -> Pair:
@@ -31,10 +90,28 @@ def _read_undilated(n: NodeReader) -> Pair:
 
 def read_average_pool(n: NodeReader) -> None:
     """AveragePool -> average_pool."""
-    x, kernel, stride = n.image(), read_pair(n, "kernel_shape", 0), read_pair(n, "strides", 1)
-    padding = read_padding(n, x, kernel, stride, _read_undilated(n))
+    x = n.value(0)
     ceil_mode, count_padding = bool(n.integer("ceil_mode", 0)), bool(n.integer("count_include_pad", 0))
-    n.emit(pool.AveragePool(kernel, stride, padding, ceil_mode, count_padding), x)
+
+    def make(window: Plane) -> Op:
+        return pool.AveragePool(window.kernel, window.stride, window.padding, ceil_mode, count_padding, window.dilation)
+
+    _emit_pool(n, x, read_frame(n, x), make)
+
+
+def _read_global(op: Op) -> Callable[[NodeReader], None]:
+    """A handler of a global pool: all spatial dims behind the first as one."""
+
+    def read(n: NodeReader) -> None:
+        x = n.value(0)
+        batch, channels, *sizes = x.type.shape
+        if count_dims(x) == 2:
+            return n.emit(op, x)
+        rows = sizes[0] if len(sizes) > 1 else 1
+        image = n.step(Reshape((batch, channels, rows, dims.product(sizes[1:] or sizes))), x)
+        return n.emit(Reshape((batch, channels, *[1] * len(sizes))), n.step(op, image))
+
+    return read
 
 
 def read_lp_pool(n: NodeReader) -> None:
@@ -80,6 +157,6 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "AveragePool": read_average_pool,
     "LpPool": read_lp_pool,
     "MaxUnpool": read_max_unpool,
-    "GlobalAveragePool": lambda n: n.emit(pool.GlobalAveragePool(), n.value(0)),
-    "GlobalMaxPool": lambda n: n.emit(pool.GlobalMaxPool(), n.value(0)),
+    "GlobalAveragePool": _read_global(pool.GlobalAveragePool()),
+    "GlobalMaxPool": _read_global(pool.GlobalMaxPool()),
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from graphc.errors import ShapeError
-from graphc.ir import Op, Value
+from graphc.ir import DType, Op, Value
 from graphc.onnx.reader import NodeReader
 from graphc.ops.elementwise import Fused, Identity
 from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, Sum
@@ -37,6 +37,12 @@ def _reduction(
     return read
 
 
+def _extreme(op: Callable[[Axes, bool], Op]) -> Callable[[NodeReader], None]:
+    """A handler of ReduceMax or ReduceMin, which of booleans are "any" and "all"."""
+    numbers, booleans = _reduction(op, 18), _reduction(op, 18, before="to_u8(x0)", after="to_bool(x0)")
+    return lambda n: (booleans if n.dtype(0) == DType.BOOL else numbers)(n)
+
+
 def read_log_sum_exp(n: NodeReader) -> None:
     """ReduceLogSumExp: with the maximum taken out, so that nothing overflows; a maximum that is infinite stays in."""
     x = n.value(0)
@@ -66,8 +72,8 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "ReduceSum": _reduction(Sum, 13),
     "ReduceMean": _reduction(Mean, 18),
     "ReduceProd": _reduction(Prod, 18),
-    "ReduceMax": _reduction(ReduceMax, 18),
-    "ReduceMin": _reduction(ReduceMin, 18),
+    "ReduceMax": _extreme(ReduceMax),
+    "ReduceMin": _extreme(ReduceMin),
     "ReduceL1": _reduction(Sum, 18, before="abs(x0)"),
     "ReduceL2": _reduction(Sum, 18, before="(x0 * x0)", after="sqrt(x0)"),
     "ReduceSumSquare": _reduction(Sum, 18, before="(x0 * x0)"),

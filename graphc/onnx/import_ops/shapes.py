@@ -1,17 +1,18 @@
 """Ops that move elements without computing with them, and the first ops of shape arithmetic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from graphc.errors import ShapeError, UnsupportedError
-from graphc.ir import DimLike
+from graphc.ir import Dim, DimLike, TensorType, Value, dims
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant
 from graphc.onnx.tensors import read_tensor
-from graphc.ops.shape import Concat, Flatten, Pad, Reshape, Slice, Split, Transpose
+from graphc.ops.shape import FAR, Concat, Expand, Flatten, Pad, Reshape, Slice, Split, Transpose
 
-FOLDED_ELEMENTS = 1 << 20  # ConstantOfShape makes shapes, pads and masks; a larger one is a mistake in the file
+FOLDED_ELEMENTS = 1 << 20  # a longer range, or a larger copy of a constant, is left to the run
+FILLED_ELEMENTS = 1 << 27  # onnx's light models fill weights so, VGG's first linear layer with 103 million numbers
 
 
 def positive_axis(axis: int, rank: int, limit: int | None = None) -> int:
@@ -31,11 +32,9 @@ def read_flatten(n: NodeReader) -> None:
 def read_reshape(n: NodeReader) -> None:
     """Reshape: 0 keeps a dim (unless allowzero), one -1 is inferred; other dims may depend on the inputs' sizes."""
     x, shape, keep = n.value(0), n.dims(1, "the shape"), not n.integer("allowzero", 0)
-    if 0 in shape and not keep:
-        raise UnsupportedError("a shape with 0 elements")
-    if any(d == 0 and i >= x.type.rank for i, d in enumerate(shape)):
+    if any(d == 0 and keep and i >= x.type.rank for i, d in enumerate(shape)):
         raise ShapeError(f"the shape {shape} copies a dim that {x.type} lacks")
-    n.emit(Reshape(tuple(x.type.shape[i] if d == 0 else d for i, d in enumerate(shape))), x)
+    n.emit(Reshape(tuple(x.type.shape[i] if d == 0 and keep else d for i, d in enumerate(shape))), x)
 
 
 def read_squeeze(n: NodeReader) -> None:
@@ -82,16 +81,18 @@ def read_split(n: NodeReader) -> None:
     if n.integer("num_outputs", parts) != parts:
         raise ShapeError(f"num_outputs={n.integer('num_outputs', parts)} for {parts} outputs")
     axis = positive_axis(n.integer("axis", 0), x.type.rank)
-    sizes = n.integers("split") or (n.whole_dims(1, "split") if n.has_input(1) else ())
+    sizes = tuple(n.integers("split") or (n.dims(1, "split") if n.has_input(1) else ()))
     if not sizes:
         size = x.type.shape[axis]
-        if not isinstance(size, int):
-            raise UnsupportedError(f"an equal split of {size}, which depends on the inputs' sizes")
-        part = -(-size // parts)
+        part = dims.ceil_div(size, parts)
         sizes = (*([part] * (parts - 1)), size - part * (parts - 1))
+    whole = [s for s in sizes if isinstance(s, int)]
+    if x.type.elements == 0 and sum(whole) == x.type.shape[axis]:
+        shape = x.type.static_shape()
+        return n.fold_all([np.zeros((*shape[:axis], s, *shape[axis + 1 :]), x.type.dtype.numpy) for s in whole])
     if len(sizes) != len(n.outputs):
         raise ShapeError(f"{len(sizes)} parts for {len(n.outputs)} outputs")
-    n.emit(Split(axis, sizes), x)
+    return n.emit(Split(axis, sizes), x)
 
 
 def read_bounds(n: NodeReader) -> tuple[tuple[int, ...], tuple[DimLike, ...], tuple[DimLike, ...], tuple[int, ...]]:
@@ -107,8 +108,34 @@ def read_bounds(n: NodeReader) -> tuple[tuple[int, ...], tuple[DimLike, ...], tu
 def read_slice(n: NodeReader) -> None:
     """Slice."""
     x = n.value(0)
-    axes, starts, ends, steps = read_bounds(n)
-    n.emit(Slice(tuple(positive_axis(a, x.type.rank) for a in axes), starts, ends, steps), x)
+    given, starts, ends, steps = read_bounds(n)
+    axes = tuple(positive_axis(a, x.type.rank) for a in given)
+    if len(axes) == len(starts) == len(ends):
+        starts = tuple(_count_from_front(d, x.type.shape[a]) for d, a in zip(starts, axes, strict=True))
+        ends = tuple(_count_from_front(d, x.type.shape[a]) for d, a in zip(ends, axes, strict=True))
+    left = _slice_lengths(x.type, axes, starts, ends, steps)
+    if left is not None and 0 in left:  # which graphc's own slice takes for a mistake
+        return n.fold(np.zeros(left, x.type.dtype.numpy))
+    return n.emit(Slice(axes, starts, ends, steps), x)
+
+
+def _count_from_front(bound: DimLike, length: DimLike) -> DimLike:
+    """A bound that depends on sizes and is below 0 counts from the end, which Slice has for constants alone."""
+    return length + bound if isinstance(bound, Dim) and dims.bounds(bound)[1] < 0 else bound
+
+
+def _slice_lengths(
+    x: TensorType, axes: Sequence[int], starts: Sequence[DimLike], ends: Sequence[DimLike], steps: Sequence[int]
+) -> tuple[int, ...] | None:
+    """The shape of a slice whose sizes and bounds are constant, else None."""
+    shape = [d for d in x.shape if isinstance(d, int)]
+    if len(shape) < x.rank or 0 in steps:
+        return None
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if not isinstance(start, int) or not isinstance(end, int):
+            return None
+        shape[axis] = len(range(shape[axis])[start:end:step])
+    return tuple(shape)
 
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
@@ -117,7 +144,7 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wra
 def read_pad(n: NodeReader) -> None:
     """Pad by constants: attributes before opset 11, then inputs."""
     x, mode = n.value(0), n.text("mode", "constant")
-    given = n.whole_dims(1, "pads") if n.opset >= 11 else n.integers("pads")
+    given = n.dims(1, "pads") if n.opset >= 11 else list[DimLike](n.integers("pads"))
     if mode not in _PAD_MODES:
         raise ShapeError(f"mode: expected one of {', '.join(_PAD_MODES)}, got {mode}")
     value = n.real("value", 0.0) if n.opset < 11 else 0.0
@@ -125,13 +152,44 @@ def read_pad(n: NodeReader) -> None:
         value = n.scalar(2, "the padding's value")
     axes = n.whole_dims(3, "axes") if n.has_input(3) else tuple(range(x.type.rank))
     if len(given) != 2 * len(axes):
-        raise ShapeError(f"pads: expected {2 * len(axes)} integers, got {list(given)}")
-    if min(given, default=0) < 0:
-        raise UnsupportedError(f"pads {list(given)} crop; only padding of at least 0 is supported")
-    padding = [0] * (2 * x.type.rank)
+        raise ShapeError(f"pads: expected {2 * len(axes)} integers, got {given}")
+    padding: list[DimLike] = [0] * (2 * x.type.rank)
     for i, axis in enumerate(positive_axis(a, x.type.rank) for a in axes):
         padding[axis], padding[x.type.rank + axis] = given[i], given[len(axes) + i]
-    n.emit(Pad(tuple(padding), _PAD_MODES[mode], value if mode == "constant" else 0.0), x)
+    _emit_pad(n, x, padding, _PAD_MODES[mode], value)
+
+
+def _emit_pad(n: NodeReader, x: Value, padding: Sequence[DimLike], mode: str = "constant", value: float = 0.0) -> None:
+    """Borders around x, of which those that are below 0 for all sizes crop it first."""
+    rank, below = x.type.rank, [dims.bounds(p)[1] < 0 for p in padding]
+    cropped = [a for a in range(rank) if below[a] or below[rank + a]]
+    widths = tuple(0 if crops else p for p, crops in zip(padding, below, strict=True))
+    pad = Pad(widths, mode, value if mode == "constant" else 0.0)
+    if not cropped:
+        return n.emit(pad, x)
+    starts = tuple(-padding[a] if below[a] else 0 for a in cropped)
+    ends = tuple(_count_from_front(padding[rank + a], x.type.shape[a]) if below[rank + a] else FAR for a in cropped)
+    cut = Slice(tuple(cropped), starts, ends, (1,) * len(cropped))
+    if not any(widths):
+        return n.emit(cut, x)
+    return n.emit(pad, n.step(cut, x))
+
+
+def read_center_crop_pad(n: NodeReader) -> None:
+    """CenterCropPad of constant dims: as much on both sides; an odd one's rest is cropped or padded at the end."""
+    x, wanted = n.value(0), n.whole_dims(1, "the shape")
+    rank = x.type.rank
+    axes = tuple(positive_axis(a, rank) for a in n.integers("axes", range(rank)))
+    if len(wanted) != len(axes):
+        raise ShapeError(f"the shape: expected {len(axes)} sizes, got {list(wanted)}")
+    padding: list[DimLike] = [0] * (2 * rank)
+    for axis, size in zip(axes, wanted, strict=True):
+        d = x.type.shape[axis]
+        if not isinstance(d, int):
+            raise UnsupportedError(f"dim {axis} of {x.type} must be constant")
+        before = abs(size - d) // 2 * (1 if size > d else -1)
+        padding[axis], padding[rank + axis] = before, size - d - before
+    _emit_pad(n, x, padding)
 
 
 def read_shape(n: NodeReader) -> None:
@@ -158,14 +216,17 @@ def read_constant(n: NodeReader) -> None:
 
 
 def read_constant_of_shape(n: NodeReader) -> None:
-    """ConstantOfShape with a constant shape."""
-    shape = n.whole_dims(0, "the shape")
+    """ConstantOfShape; where the shape depends on sizes, the number is expanded in the run."""
+    listed = n.dims(0, "the shape")
     fill = read_tensor(n.tensor("value"), n.scope.folder) if n.has("value") else np.zeros(1, np.float32)
+    shape = tuple(d for d in listed if isinstance(d, int))
+    if len(shape) < len(listed) and fill.size == 1:
+        return n.emit(Expand(tuple(listed)), n.parameter(fill.reshape(()), "value"))
     if fill.size != 1 or min(shape, default=1) < 0:
         raise ShapeError(f"expected one value and dims of at least 0, got {fill.size} and {list(shape)}")
-    if np.prod(shape, dtype=object) > FOLDED_ELEMENTS:
-        raise UnsupportedError(f"a constant of shape {list(shape)}, at most {FOLDED_ELEMENTS} elements are supported")
-    n.fold(np.full(shape, fill.reshape(()), fill.dtype))
+    if np.prod(shape, dtype=object) > FILLED_ELEMENTS:
+        raise UnsupportedError(f"a constant of shape {list(shape)}, at most {FILLED_ELEMENTS} elements are supported")
+    return n.fold(np.full(shape, fill.reshape(()), fill.dtype))
 
 
 HANDLERS: dict[str, Callable[[NodeReader], None]] = {
@@ -178,6 +239,7 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Split": read_split,
     "Slice": read_slice,
     "Pad": read_pad,
+    "CenterCropPad": read_center_crop_pad,
     "Shape": read_shape,
     "Constant": read_constant,
     "ConstantOfShape": read_constant_of_shape,

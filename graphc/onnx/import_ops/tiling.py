@@ -56,11 +56,14 @@ def read_depth_to_space(n: NodeReader) -> None:
 
 
 def read_space_to_depth(n: NodeReader) -> None:
-    """SpaceToDepth: a block of b*b pixels becomes b*b channels, the block's the outer part."""
-    x, b = n.image(), _read_block(n)
+    """SpaceToDepth: a block of b*b pixels becomes b*b channels, the block's the outer (DCR) or inner (CRD) part."""
+    x, b, mode = n.image(), _read_block(n), n.text("mode", "DCR")
     batch, c, h, w = x.type.shape
+    if mode not in ("DCR", "CRD"):
+        raise ShapeError(f"mode: expected DCR or CRD, got {mode}")
+    perm = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
     blocks = n.step(Reshape((batch, c, h // b, b, w // b, b)), x)
-    n.emit(Reshape((batch, c * (b * b), h // b, w // b)), n.step(Transpose((0, 3, 5, 1, 2, 4)), blocks))
+    n.emit(Reshape((batch, c * (b * b), h // b, w // b)), n.step(Transpose(perm), blocks))
 
 
 def read_size(n: NodeReader) -> None:
