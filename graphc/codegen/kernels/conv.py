@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from llvmlite import ir
 
 from graphc.codegen.blocks import F32, I8, VOID, address, i64, intrinsic, repeat, when
+from graphc.codegen.kernels.borders import least, taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import accumulate, for_strips, split_vectors, sum_blocks, sum_channels, zeros
 from graphc.codegen.layout import DENSE
@@ -191,10 +192,12 @@ class _Emitter:
         tile, n = b.urem(number, all_tiles), b.udiv(number, all_tiles)
         group, tile_in_group = b.udiv(tile, self.tiles), b.urem(tile, self.tiles)
         first = b.mul(segment, self.segment)
-        length = self._least(b.sub(self.q, first), self.segment)
+        length = least(b, b.sub(self.q, first), self.segment)
 
         top = b.sub(b.mul(row, self.stride_r), self.above)  # input row of r = 0, maybe outside
-        low, high = self._rows_inside(top)
+        low, high = i64(0), self.r_all
+        if g.copied:
+            low, high = taps_inside(b, top, self.height, self.r_all, self.dilation_r)
         image = b.mul(b.mul(b.add(b.mul(n, self.groups), group), self.c_blocks), self.plane)
         left = b.sub(b.mul(first, i64(g.stride[1])), self.before)
         if g.copied:
@@ -219,21 +222,6 @@ class _Emitter:
 
         for_strips(b, length, g.pixels, strip)
 
-    def _least(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
-
-    def _rows_inside(self, top: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The range of r for which row top + r*dilation lies in the image."""
-        b, zero, dilation = self.b, i64(0), self.dilation_r
-        if not self.g.copied:
-            return zero, self.r_all
-
-        def count(distance: ir.Value) -> ir.Value:  # ceil(distance / dilation), between 0 and r
-            distance = b.select(b.icmp_signed("<", distance, zero), zero, distance)
-            return self._least(b.udiv(b.add(distance, b.sub(dilation, i64(1))), dilation), self.r_all)
-
-        return count(b.neg(top)), count(b.sub(self.height, top))
-
     def _copy_rows(
         self,
         image: ir.Value,
@@ -251,7 +239,7 @@ class _Emitter:
 
         def clamp(x: ir.Value) -> ir.Value:
             x = b.select(b.icmp_signed("<", x, i64(0)), i64(0), x)
-            return self._least(x, needed)
+            return least(b, x, needed)
 
         before, until = clamp(b.neg(left)), clamp(b.sub(self.width, left))
         inside = b.sub(until, before)

@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from graphc.codegen.arithmetic import emit_primitive
 from graphc.codegen.blocks import F32, address, i64, intrinsic, mangle, repeat, when
+from graphc.codegen.kernels.borders import taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import for_strips
 from graphc.codegen.nest import Buffer, Nest, loop_vars
@@ -116,7 +117,7 @@ class _Emitter:
         b, lanes, window = self.b, self.lanes, self.kernel.window
         stride, taps = window.stride[1], (window.kernel[1] - 1) * window.dilation[1]
         top = b.sub(b.mul(row, self.stride), self.above)
-        low, high = self._rows_inside(top)
+        low, high = taps_inside(b, top, self.height, self.r_all, self.dilation)
         plane = b.mul(image, b.mul(self.height, self.width))
         source = address(b, self.x, b.mul(b.add(plane, b.mul(top, self.width)), i64(lanes)), F32)
         target = b.mul(b.mul(b.add(b.mul(image, self.p), row), self.q), i64(lanes))
@@ -205,14 +206,3 @@ class _Emitter:
         if weight is not None:
             return intrinsic(self.b, f"llvm.fmuladd.{mangle(self.type)}", self.type, [cell, weight, total])
         return emit_primitive(self.b, "max" if self.kernel.kind == "max" else "add", [total, cell])
-
-    def _rows_inside(self, top: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The range of r for which row top + r*dilation lies in the image."""
-        b = self.b
-
-        def count(distance: ir.Value) -> ir.Value:
-            distance = b.select(b.icmp_signed("<", distance, i64(0)), i64(0), distance)
-            number = b.udiv(b.add(distance, b.sub(self.dilation, i64(1))), self.dilation)
-            return b.select(b.icmp_signed("<", number, self.r_all), number, self.r_all)
-
-        return count(b.neg(top)), count(b.sub(self.height, top))

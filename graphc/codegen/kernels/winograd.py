@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I64, address, i64, intrinsic, mangle, repeat, when
+from graphc.codegen.blocks import F32, address, i64, intrinsic, iota, mangle, repeat, splat, when
+from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import for_strips, split_vectors, sum_blocks, sum_channels, zeros
 from graphc.codegen.kernels.transforms import apply_both_sides, make_transform
@@ -131,16 +132,13 @@ class WinogradWeights:
         """A task is one vector of output channels: for each c, nine gathers, the transform, 36 stores."""
         s, (u, w, k_all, c_all, k_tiles, begin, end, _) = self.shape, function.args
         type = ir.VectorType(F32, s.lanes)
-        lanes = ir.Constant(ir.VectorType(I64, s.lanes), list(range(s.lanes)))
         place = b.mul(b.mul(k_tiles, c_all), i64(s.vectors * s.lanes))
 
         def spread(x: ir.Value) -> ir.Value:
-            first = b.insert_element(ir.Constant(lanes.type, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
-            zero = ir.Constant(ir.VectorType(ir.IntType(32), s.lanes), [0] * s.lanes)
-            return b.shuffle_vector(first, ir.Constant(lanes.type, ir.Undefined), zero)
+            return splat(b, x, s.lanes)
 
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            k = b.add(spread(b.mul(number, i64(s.lanes))), lanes)
+            k = b.add(spread(b.mul(number, i64(s.lanes))), iota(s.lanes))
             mask = b.icmp_unsigned("<", k, spread(k_all))
             tile, v = b.udiv(number, i64(s.vectors)), b.urem(number, i64(s.vectors))
 
@@ -234,21 +232,18 @@ class _Emitter:
             block, n = b.urem(number, self.blocks), b.udiv(number, self.blocks)
             even = b.udiv(b.add(self.all_tiles, b.sub(self.blocks, i64(1))), self.blocks)  # as even as can be
             first = b.mul(block, even)
-            count = self._least(b.sub(self.all_tiles, first), even)
+            count = least(self.b, b.sub(self.all_tiles, first), even)
             first_k = b.mul(part, self.part_tiles)
-            k_count = self._least(b.sub(self.k_tiles, first_k), self.part_tiles)
+            k_count = least(self.b, b.sub(self.k_tiles, first_k), self.part_tiles)
             self._read_inputs(n, first, count)
             self._multiply(first_k, k_count, count)
             first_block = b.mul(first_k, i64(s.vectors))
-            k_blocks = self._least(b.sub(self.k_blocks, first_block), b.mul(k_count, i64(s.vectors)))
+            k_blocks = least(self.b, b.sub(self.k_blocks, first_block), b.mul(k_count, i64(s.vectors)))
             self._write_results(n, first, count, first_block, k_blocks)
             return []
 
         repeat(b, self.begin, self.end, 1, [], task)
         b.ret_void()
-
-    def _least(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
 
     def _vector(self, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
         offset = i64(offset) if isinstance(offset, int) else offset
@@ -423,9 +418,9 @@ class _Emitter:
                     store(value, b.add(b.add(start, b.mul(line_step, i)), b.mul(j, i64(lanes))))
                     return []
 
-                return repeat(b, i64(0), self._least(columns, i64(M)), 1, [], pixel)
+                return repeat(b, i64(0), least(self.b, columns, i64(M)), 1, [], pixel)
 
-            return repeat(b, i64(0), self._least(rows, i64(M)), 1, [], line)
+            return repeat(b, i64(0), least(self.b, rows, i64(M)), 1, [], line)
 
         when(b, whole, all_of_them)
         when(b, b.not_(whole), some)
