@@ -155,7 +155,7 @@ def describe_plan(plan: Plan) -> str:
     lines = []
     for i, step in enumerate(plan.steps):
         kernel = step.kernel
-        places = (plan.places[b.name] for b in kernel.buffers)
+        places = (plan.places[b.memory] for b in kernel.buffers)
         operands = ", ".join(f"{b.name}@{p.kind} {p.index}" for b, p in zip(kernel.buffers, places, strict=True))
         lines.append(f"{i:4} {kernel.name:24} {step.node.name}: {operands}; tasks {kernel.tasks}; {kernel.reason}")
     return "\n".join(lines) + "\n"

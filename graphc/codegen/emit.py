@@ -38,7 +38,7 @@ class NestEmitter(ValueEmitter):
 
     def __init__(self, nest: Nest, schedule: Schedule, lanes: int, b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         buffers, sizes = buffers_of(nest), sizes_of(nest)
-        pointers = {x.name: p for x, p in zip(buffers, args, strict=False)}
+        pointers = {x.address: p for x, p in zip(buffers, args, strict=False)}
         super().__init__(b, lanes, pointers, dict(zip(sizes, args[len(buffers) :], strict=False)))
         self.nest, self.schedule = nest, schedule
         self.copies = schedule.copies  # how many values are computed side by side at this point of the code
@@ -238,21 +238,21 @@ class NestEmitter(ValueEmitter):
 
 def buffers_of(nest: Nest) -> list[Buffer]:
     """Every buffer of the nest once, in order of first use; the output first."""
-    found = {nest.output.name: nest.output}
+    found = {nest.output.address: nest.output}
     for e in expressions(nest):
         if isinstance(e, Load):
-            found.setdefault(e.buffer.name, e.buffer)
+            found.setdefault(e.buffer.address, e.buffer)
     return list(found.values())
 
 
 def sizes_of(nest: Nest) -> list[Dim]:
     """Every symbolic dim that the code of the nest needs, once."""
     found: list[DimLike] = [v.extent for v in nest.loops]
-    found += nest.output.layout.stored_shape(nest.output.shape)
+    found += [*nest.output.stored_shape, nest.output.pitch or 0]
     for e in expressions(nest):
         match e:
             case Load(buffer=buffer):
-                found += [*buffer.layout.stored_shape(buffer.shape), *buffer.shape]
+                found += [*buffer.stored_shape, buffer.pitch or 0, *buffer.shape]
             case Reduce(vars=vars):
                 found += [v.extent for v in vars]
             case Size(dim=d):

@@ -124,7 +124,12 @@ class NetworkModule:
         return function
 
     def _address(self, b: ir.IRBuilder, frame: ir.Value, table: ir.Value, buffer: Buffer) -> ir.Value:
-        place: Place = self.plan.places[buffer.name]
+        whole = self._whole_address(b, frame, table, self.plan.places[buffer.memory])
+        if buffer.whole is None:
+            return whole
+        return address(b, whole, self._load_entry(b, table, buffer.start * buffer.type.dtype.size), I8)
+
+    def _whole_address(self, b: ir.IRBuilder, frame: ir.Value, table: ir.Value, place: Place) -> ir.Value:
         match place.kind:
             case "input":
                 return _word(b, frame, FRAME_INPUTS + place.index, PTR)

@@ -19,16 +19,48 @@ from graphc.ops.scalar import Call, Expr, ExprLike, Lit, call
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor in memory, known by name; two buffers of one name are views of the same bytes."""
+    """A tensor in memory, known by name; two buffers of one name are views of the same bytes.
+
+    One that lies in the buffer `whole`, as an operand of a concat may in the result, begins `start` elements into it,
+    and its images (dim 0) lie `pitch` elements apart.
+    """
 
     name: str
     type: TensorType
     layout: Layout = DENSE
+    whole: str | None = None
+    start: DimLike = 0
+    pitch: DimLike | None = None
 
     @property
     def shape(self) -> tuple[DimLike, ...]:
         """The logical dims."""
         return self.type.shape
+
+    @property
+    def stored_shape(self) -> tuple[DimLike, ...]:
+        """The dims as they lie in memory, outermost first."""
+        return self.layout.stored_shape(self.shape)
+
+    @property
+    def image(self) -> DimLike:
+        """Elements from one image (dim 0) to the next."""
+        return dims.product(self.stored_shape[1:]) if self.pitch is None else self.pitch
+
+    @property
+    def memory(self) -> str:
+        """The name of what has a place in memory."""
+        return self.whole or self.name
+
+    @property
+    def address(self) -> tuple[str, DimLike]:
+        """Where its first element lies: what distinguishes the pointers that a kernel gets."""
+        return self.memory, self.start
+
+    def part(self, name: str, type: TensorType, channel: int) -> "Buffer":
+        """The channels of this one from `channel`, the first of a block, on, as a tensor of `type`."""
+        start = self.start + dims.product(self.layout.stored_shape((1, channel, *type.shape[2:])))
+        return Buffer(name, type, self.layout, self.memory, start, self.image)
 
     def __getitem__(self, index: tuple[ExprLike, ...] | ExprLike) -> "Load":
         """The element at an index that is always inside."""
@@ -45,12 +77,17 @@ class Buffer:
 
     def stored(self) -> "Buffer":
         """The bytes of a blocked buffer as a dense one of the stored shape, partly filled blocks and all."""
-        return Buffer(self.name, self.type.with_shape(*self.layout.stored_shape(self.shape)))
+        return replace(self, type=self.type.with_shape(*self.stored_shape), layout=DENSE)
 
     def view(self, *shape: DimLike) -> "Buffer":
-        """The same bytes under another shape with as many elements; only a dense buffer has views."""
+        """The same bytes under another shape with as many elements; only a dense buffer has views.
+
+        Those of a part keep its dim 0.
+        """
         if self.layout != DENSE:
             raise ShapeError(f"buffer '{self.name}': expected a dense layout to view, got {self.layout}")
+        if self.pitch is not None and shape[0] != self.shape[0]:
+            raise ShapeError(f"buffer '{self.name}', a part: expected {self.shape[0]} images to view, got {shape[0]}")
         return replace(self, type=self.type.with_shape(*shape))
 
 
@@ -216,12 +253,20 @@ def coefficient(expr: Expr, var: Var) -> int | None:
     return None
 
 
-def offset(load_shape: tuple[DimLike, ...], index: tuple[Expr, ...]) -> Expr:
-    """The row-major position of `index` in an array of shape `load_shape`."""
+def offset(shape: tuple[DimLike, ...], index: tuple[Expr, ...]) -> Expr:
+    """The row-major position of `index` in an array of this shape."""
     position: Expr = Lit(0)
-    for d, i in zip(load_shape, index, strict=True):
+    for d, i in zip(shape, index, strict=True):
         position = position * size(d) + i
     return position
+
+
+def stored_offset(buffer: Buffer, index: tuple[Expr, ...]) -> Expr:
+    """The position of a logical index in memory, from the buffer's first element on."""
+    shape, index = buffer.stored_shape, stored_index(buffer.layout, index)
+    if buffer.pitch is None:
+        return offset(shape, index)
+    return index[0] * size(buffer.pitch) + offset(shape[1:], index[1:])
 
 
 def stored_index(layout: Layout, index: tuple[Expr, ...]) -> tuple[Expr, ...]:
@@ -249,13 +294,13 @@ def split_channel(channel: Expr, block: int) -> tuple[Expr, Expr] | None:
 
 def stride_along(buffer: Buffer, index: tuple[Expr, ...], var: Var) -> int | None:
     """How many elements apart in memory two neighbours along `var` lie; None if that is not a constant."""
-    shape = buffer.layout.stored_shape(buffer.shape)
+    shape = buffer.stored_shape
     total_stride = 0
     for axis, i in enumerate(stored_index(buffer.layout, index)):
         step = coefficient(i, var)
         if step == 0:
             continue
-        inner = dims.product(shape[axis + 1 :])
+        inner = dims.product(shape[axis + 1 :]) if axis else buffer.image
         if step is None or not isinstance(inner, int):
             return None
         total_stride += step * inner

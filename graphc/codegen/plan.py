@@ -8,13 +8,14 @@ and W that is evaluated once per shape, so the peak is known before the run and 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc import ops
 from graphc.codegen.blocking import choose_layouts, wanted_layout
+from graphc.codegen.joining import Part, joins_blocks, operand_channels, place_parts
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.nest import Buffer
@@ -90,8 +91,9 @@ def align(size: int) -> int:
 
 
 def buffer_bytes(buffer: Buffer) -> DimLike:
-    """The bytes that a buffer takes."""
-    return dims.product(buffer.layout.stored_shape(buffer.shape)) * buffer.type.dtype.size
+    """The bytes that a buffer takes, or the whole that it is a part of."""
+    elements = dims.product(buffer.stored_shape) if buffer.pitch is None else buffer.shape[0] * buffer.pitch
+    return elements * buffer.type.dtype.size
 
 
 def make_plan(
@@ -103,19 +105,23 @@ def make_plan(
     always are dense. `precise` is as in `graphc.compile`.
     """
     layouts = choose_layouts(graph, target) if layouts is None else layouts
+    parts = place_parts(graph, layouts)
     plan = Plan(graph)
     buffers = _place_constants(plan)
     problems: list[str] = []
     for node in graph.nodes:
         inputs = [
-            _converted(plan, buffers[v], wanted_layout(node, i, buffers[v].layout, layouts, target), target)
+            _converted(plan, v, buffers[v], wanted_layout(node, i, buffers[v].layout, layouts, target), target)
             for i, v in enumerate(node.inputs)
         ]
         if isinstance(node.op, VIEWS) and inputs[0].layout == DENSE:
             buffers[node.outputs[0]] = inputs[0].view(*node.outputs[0].type.shape)
             continue
-        outputs = [Buffer(v.name, v.type, layouts.get(v, DENSE)) for v in node.outputs]
+        outputs = [_result(v, layouts, parts) for v in node.outputs]
         buffers |= zip(node.outputs, outputs, strict=True)
+        if joins_blocks(node, layouts):
+            _join(plan, node, inputs, outputs[0], target)
+            continue
         try:
             kernels = select_kernels(node.op, inputs, outputs, target, precise)
         except GraphcError as error:
@@ -146,13 +152,28 @@ def _place_constants(plan: Plan) -> dict[Value, Buffer]:
     return buffers
 
 
-def _converted(plan: Plan, buffer: Buffer, layout: Layout, target: Target) -> Buffer:
-    """The buffer, or a copy of it in another layout, made once."""
+def _result(value: Value, layouts: Mapping[Value, Layout], parts: Mapping[Value, Part]) -> Buffer:
+    if part := parts.get(value):
+        whole = Buffer(part.whole.name, part.whole.type, layouts[part.whole])
+        return whole.part(value.name, value.type, part.channel)
+    return Buffer(value.name, value.type, layouts.get(value, DENSE))
+
+
+def _join(plan: Plan, node: Node, inputs: list[Buffer], output: Buffer, target: Target) -> None:
+    """Copy the operands of a concat that do not lie in its result."""
+    for x, channel in zip(inputs, operand_channels(node), strict=True):
+        place = output.part(x.name, x.type, channel)
+        if x.address != place.address:
+            plan.steps += [Step(node, kernel) for kernel in select_kernels(ops.Identity(), [x], [place], target)]
+
+
+def _converted(plan: Plan, value: Value, buffer: Buffer, layout: Layout, target: Target) -> Buffer:
+    """The value's buffer, or a copy of it in another layout, made once."""
     if buffer.layout == layout:
         return buffer
-    copy = replace(buffer.temporary(str(layout), buffer.type), layout=layout)
+    copy = Buffer(f"{value.name}\\{layout}", buffer.type, layout)
     if not any(copy.name == step.kernel.buffers[0].name for step in plan.steps):
-        node = Node(f"{buffer.name} to {layout}", ops.Identity(), (), ())
+        node = Node(f"{value.name} to {layout}", ops.Identity(), (), ())
         plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [copy], target)]
     return copy
 
@@ -161,8 +182,8 @@ def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> 
     """Let each output be computed where the caller wants it; copy it there if its bytes already have a place."""
     for i, (name, v) in enumerate(zip(plan.graph.output_names, plan.graph.outputs, strict=True)):
         buffer = buffers[v]
-        if buffer.name not in plan.places and buffer.layout == DENSE:
-            plan.places[buffer.name] = Place("output", i)
+        if buffer.memory not in plan.places and buffer.layout == DENSE:
+            plan.places[buffer.memory] = Place("output", i)
             continue
         result = buffer.temporary(f"output {i}", v.type)
         plan.places[result.name] = Place("output", i)
@@ -173,33 +194,33 @@ def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> 
 def _move_to_setup(plan: Plan) -> None:
     """Let what reads nothing but weights run once, when the network is created."""
     steps, plan.steps = plan.steps, []
-    writers = Counter(step.kernel.buffers[0].name for step in steps)
+    writers = Counter(step.kernel.buffers[0].memory for step in steps)
     for step in steps:
         output, *operands = step.kernel.buffers
-        known = all(b.name in plan.places and plan.places[b.name].kind in ("weights", "packed") for b in operands)
-        free = output.name not in plan.places and writers[output.name] == 1
+        known = all(b.memory in plan.places and plan.places[b.memory].kind in ("weights", "packed") for b in operands)
+        free = output.memory not in plan.places and writers[output.memory] == 1
         size = buffer_bytes(output)
         if not (known and operands and free and isinstance(size, int)):
             plan.steps.append(step)
             continue
         plan.setup.append(step)
-        plan.places[output.name] = Place("packed", plan.packed_bytes)
+        plan.places[output.memory] = Place("packed", plan.packed_bytes)
         plan.packed_bytes = align(plan.packed_bytes + size)
 
 
 def _place_slots(plan: Plan) -> None:
     """Give every other buffer a slot that is free for as long as the buffer lives."""
-    last_use = {b.name: i for i, step in enumerate(plan.steps) for b in step.kernel.buffers}
+    last_use = {b.memory: i for i, step in enumerate(plan.steps) for b in step.kernel.buffers}
     nominal = {s: NOMINAL if s in ("H", "W") else 1 for s in plan.graph.symbols}
     free: list[int] = []
     for i, step in enumerate(plan.steps):
         for buffer in step.kernel.buffers:
-            if buffer.name not in plan.places:
+            if buffer.memory not in plan.places:
                 size = buffer_bytes(buffer)
                 slot = _fitting_slot(plan, free, dims.evaluate(size, nominal), nominal)
                 plan.slots[slot] = list(dict.fromkeys([*plan.slots[slot], size]))
-                plan.places[buffer.name] = Place("slot", slot)
-        released = [b.name for b in step.kernel.buffers if last_use[b.name] == i]
+                plan.places[buffer.memory] = Place("slot", slot)
+        released = [b.memory for b in step.kernel.buffers if last_use[b.memory] == i]
         free += sorted({plan.places[n].index for n in released if plan.places[n].kind == "slot"})
 
 

@@ -28,9 +28,8 @@ from graphc.codegen.nest import (
     Size,
     Var,
     coefficient,
-    offset,
     split_channel,
-    stored_index,
+    stored_offset,
     stride_along,
 )
 from graphc.codegen.schedule import MOST_STRIDE
@@ -50,7 +49,11 @@ class ValueEmitter:
     """
 
     def __init__(
-        self, b: ir.IRBuilder, lanes: int, pointers: Mapping[str, ir.Value], sizes: Mapping[Dim, ir.Value]
+        self,
+        b: ir.IRBuilder,
+        lanes: int,
+        pointers: Mapping[tuple[str, DimLike], ir.Value],
+        sizes: Mapping[Dim, ir.Value],
     ) -> None:
         self.b, self.lanes, self._pointers, self._sizes = b, lanes, pointers, sizes
         self.known: dict[Expr, ir.Value | tuple[ir.Value, ...]] = {}
@@ -144,8 +147,8 @@ class ValueEmitter:
         if inside is None:
             return b.load(self._address(e.buffer, e.index), typ=stored, align=_align(e.buffer))
         # element 0 always exists: read it instead of what lies outside
-        where = b.select(inside, self.value(_position(e.buffer, e.index)), i64(0))
-        value = b.load(address(b, self._pointers[e.buffer.name], where, stored), typ=stored, align=_align(e.buffer))
+        where = b.select(inside, self.value(stored_offset(e.buffer, e.index)), i64(0))
+        value = b.load(address(b, self._pointers[e.buffer.address], where, stored), typ=stored, align=_align(e.buffer))
         return b.select(inside, value, constant(stored, e.fill or 0))
 
     def _load_lanes(self, e: Load, step: int | None, inside: ir.Value | None) -> ir.Value:
@@ -285,22 +288,17 @@ class ValueEmitter:
         if all(stride is not None for stride in strides.values()):
             apart = sum((strides[v] or 0) * steps[copy] for v, steps in self.steps.items())
             self.copy = 0
-        place = address(
-            self.b, self._pointers[buffer.name], self._lane0(_position(buffer, index)), _stored_type(buffer)
-        )
+        first = self._lane0(stored_offset(buffer, tuple(index)))
+        place = address(self.b, self._pointers[buffer.address], first, _stored_type(buffer))
         self.copy = copy
         return address(self.b, place, i64(apart), _stored_type(buffer)) if apart else place
 
     def _lane_addresses(self, buffer: Buffer, index: Sequence[Expr]) -> ir.Value:
-        offsets = self.spread(self.value(_position(buffer, index)))
-        return address(self.b, self._pointers[buffer.name], offsets, _stored_type(buffer))
+        offsets = self.spread(self.value(stored_offset(buffer, tuple(index))))
+        return address(self.b, self._pointers[buffer.address], offsets, _stored_type(buffer))
 
     def _all_lanes(self) -> ir.Constant:
         return ir.Constant(ir.VectorType(I1, self.lanes), [1] * self.lanes)
-
-
-def _position(buffer: Buffer, index: Sequence[Expr]) -> Expr:
-    return offset(buffer.layout.stored_shape(buffer.shape), stored_index(buffer.layout, tuple(index)))
 
 
 def _stored_type(buffer: Buffer) -> ir.Type:

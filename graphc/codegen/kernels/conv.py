@@ -138,6 +138,7 @@ class DirectConv:
         self.sizes = [
             *(height, width, p, q, self._segments, g.groups, g.tiles, g.c_blocks, g.k_blocks, g.segment, g.columns),
             *(*g.kernel, g.stride[0], *g.dilation, *g.padding),
+            *(b.image for b in (x, y, *extra)),
         ]  # fmt: skip
         self.tasks = dims.product([n, tiles, p, self._segments])
         self.work = dims.product([n, p, q, tiles * g.vectors * g.lanes * g.c_group * r * s])
@@ -166,7 +167,8 @@ class _Emitter:
         *sizes, self.begin, self.end, self.scratch = function.args[count:]
         self.height, self.width, self.p, self.q, self.segments, self.groups, self.tiles, *sizes = sizes
         self.c_blocks, self.k_blocks, self.segment, self.columns, *sizes = sizes
-        self.r_all, self.s_all, self.stride_r, self.dilation_r, self.dilation_s, self.above, self.before = sizes
+        self.r_all, self.s_all, self.stride_r, self.dilation_r, self.dilation_s, self.above, *sizes = sizes
+        self.before, self.x_image, self.y_image, *self.extra_images = sizes
         self.plane = b.mul(b.mul(self.height, self.width), i64(self.g.c_block))
         self.full_blocks = self.c_blocks if self.g.c_group % self.g.c_block == 0 else b.sub(self.c_blocks, i64(1))
         self.tap_weights = self.g.c_block * self.g.vectors * self.g.lanes
@@ -198,7 +200,7 @@ class _Emitter:
         low, high = i64(0), self.r_all
         if g.copied:
             low, high = taps_inside(b, top, self.height, self.r_all, self.dilation_r)
-        image = b.mul(b.mul(b.add(b.mul(n, self.groups), group), self.c_blocks), self.plane)
+        image = b.add(b.mul(n, self.x_image), b.mul(b.mul(group, self.c_blocks), self.plane))
         left = b.sub(b.mul(first, i64(g.stride[1])), self.before)
         if g.copied:
             self._copy_rows(address(b, self.x, image, F32), top, low, high, left, length)
@@ -211,8 +213,10 @@ class _Emitter:
         weights = address(b, self.w, b.mul(tile, b.mul(self.row_weights, self.r_all)), F32)
         first_block = b.mul(tile_in_group, i64(g.vectors))
         y_plane = b.mul(b.mul(self.p, self.q), i64(g.lanes))
-        y_block = b.add(b.mul(b.add(b.mul(n, self.groups), group), self.k_blocks), first_block)
+        y_block = b.add(b.mul(group, self.k_blocks), first_block)
         y_start = b.add(b.mul(y_block, y_plane), b.mul(b.add(b.mul(row, self.q), first), i64(g.lanes)))
+        images = [b.mul(n, image) for image in (self.y_image, *self.extra_images)]
+        self.targets = [address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True)]
         blocks = b.sub(self.k_blocks, first_block)
 
         def strip(start: ir.Value, pixels: int) -> None:
@@ -341,10 +345,9 @@ class _Emitter:
                     bias = b.load(address(b, self.bias, place, F32), typ=type, align=4)
                     values = [b.fadd(x, bias) for x in values]
                 for i, value in enumerate(values):
-                    at = b.add(start, i64(i * g.lanes))
-                    others = [b.load(address(b, e, at, F32), typ=type, align=4) for e in self.extra]
-                    result = self.kernel._epilogue.emit(b, g.lanes, [value, *others])
-                    b.store(result, address(b, self.y, at, F32), align=4)
+                    target, *others = (address(b, t, b.add(start, i64(i * g.lanes)), F32) for t in self.targets)
+                    operands = [b.load(other, typ=type, align=4) for other in others]
+                    b.store(self.kernel._epilogue.emit(b, g.lanes, [value, *operands]), target, align=4)
                 return []
 
             if g.k_blocks % g.vectors == 0 or v == 0:

@@ -31,15 +31,16 @@ class LoopNestKernel:
     @property
     def key(self) -> str:
         """The nest as text, with its buffers and symbolic dims numbered in order of appearance."""
-        names = {b.name: f"b{i}" for i, b in enumerate(self.buffers)}
+        names = {b.address: f"b{i}" for i, b in enumerate(self.buffers)}
         numbers = {d: f"s{i}" for i, d in enumerate(self.sizes)}
 
         def dim(d: DimLike) -> str:
             return numbers[d] if isinstance(d, Dim) else str(d)
 
         def element(buffer: Buffer, index: tuple[Expr, ...]) -> str:
-            type = f"{buffer.type.dtype.value}[{','.join(map(dim, buffer.shape))}]{buffer.layout}"
-            return f"{names[buffer.name]}:{type}[{','.join(map(show, index))}]"
+            pitch = "" if buffer.pitch is None else f" pitch {dim(buffer.pitch)}"
+            type = f"{buffer.type.dtype.value}[{','.join(map(dim, buffer.shape))}]{buffer.layout}{pitch}"
+            return f"{names[buffer.address]}:{type}[{','.join(map(show, index))}]"
 
         def show(e: Expr) -> str:
             match e:

@@ -73,6 +73,7 @@ class WindowKernel:
         self.sizes: list[DimLike] = [
             *(height, width, p, q, blocks, window.kernel[0], window.stride[0], window.dilation[0]),
             *window.padding[:2],
+            *(b.image for b in (x, y, *extra)),
         ]
         self.tasks = dims.product([n, blocks, p])
         self.work = dims.product([n, blocks, p, q, self.lanes * window.kernel[0] * window.kernel[1]])
@@ -97,7 +98,7 @@ class _Emitter:
         self.extra = rest
         *sizes, self.begin, self.end, _ = function.args[count:]
         self.height, self.width, self.p, self.q, self.blocks, self.r_all, self.stride, *sizes = sizes
-        self.dilation, self.above, self.before = sizes
+        self.dilation, self.above, self.before, self.x_image, *self.result_images = sizes
         self.type = ir.VectorType(F32, kernel.lanes)
         first = -inf if kernel.kind == "max" else 0.0
         self.first = ir.Constant(self.type, [first] * kernel.lanes)
@@ -105,22 +106,25 @@ class _Emitter:
     def emit(self) -> None:
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             b = self.b
-            row, image = b.urem(number, self.p), b.udiv(number, self.p)
-            self._row(row, image, b.urem(image, self.blocks))
+            row, number = b.urem(number, self.p), b.udiv(number, self.p)
+            self._row(row, b.udiv(number, self.blocks), b.urem(number, self.blocks))
             return []
 
         repeat(self.b, self.begin, self.end, 1, [], task)
         self.b.ret_void()
 
-    def _row(self, row: ir.Value, image: ir.Value, block: ir.Value) -> None:
-        """One output row of one block of channels; `image` counts blocks over the batch."""
+    def _row(self, row: ir.Value, n: ir.Value, block: ir.Value) -> None:
+        """One output row of one block of channels."""
         b, lanes, window = self.b, self.lanes, self.kernel.window
         stride, taps = window.stride[1], (window.kernel[1] - 1) * window.dilation[1]
         top = b.sub(b.mul(row, self.stride), self.above)
         low, high = taps_inside(b, top, self.height, self.r_all, self.dilation)
-        plane = b.mul(image, b.mul(self.height, self.width))
-        source = address(b, self.x, b.mul(b.add(plane, b.mul(top, self.width)), i64(lanes)), F32)
-        target = b.mul(b.mul(b.add(b.mul(image, self.p), row), self.q), i64(lanes))
+        plane = b.mul(block, b.mul(self.height, self.width))
+        line = b.mul(b.add(plane, b.mul(top, self.width)), i64(lanes))
+        source = address(b, self.x, b.add(b.mul(n, self.x_image), line), F32)
+        images = [b.mul(n, image) for image in self.result_images]
+        y, *extra = (address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True))
+        target = b.mul(b.mul(b.add(b.mul(block, self.p), row), self.q), i64(lanes))
         weights, bias = self.weights, None
         if weights is not None:
             weights = address(b, weights, b.mul(b.mul(block, self.r_all), i64(window.kernel[1] * lanes)), F32)
@@ -135,9 +139,8 @@ class _Emitter:
                 if bias is not None:
                     total = b.fadd(total, bias)
                 at = b.add(target, b.mul(b.add(q, i64(i)), i64(lanes)))
-                others = [self._vector(e, at) for e in self.extra]
-                result = self.kernel.epilogue.emit(b, lanes, [total, *others])
-                b.store(result, address(b, self.y, at, F32), align=4)
+                result = self.kernel.epilogue.emit(b, lanes, [total, *(self._vector(e, at) for e in extra)])
+                b.store(result, address(b, y, at, F32), align=4)
 
         def strip(q: ir.Value, pixels: int) -> None:
             start = b.sub(b.mul(q, i64(stride)), self.before)

@@ -190,6 +190,7 @@ class WinogradConv:
         self.sizes: list[DimLike] = [
             *(height, width, p, q, columns, all_tiles, blocks, op.padding[0], op.padding[1]),
             *(s.c, s.c_blocks, s.k_blocks, s.k_tiles, s.part_tiles, s.parts, s.tiles, s.v_place, s.m_place),
+            *(b.image for b in (x, y, *extra)),
         ]
         self.tasks = dims.product([n, blocks, s.parts])
         self.work = dims.product([n, all_tiles, PLACES * s.c * s.k])
@@ -218,7 +219,8 @@ class _Emitter:
         *sizes, self.begin, self.end, self.scratch = function.args[count:]
         self.height, self.width, self.p, self.q, self.columns, self.all_tiles, self.blocks, *sizes = sizes
         self.above, self.before, self.c, self.c_blocks, self.k_blocks, *sizes = sizes
-        self.k_tiles, self.part_tiles, self.parts, self.tiles, self.v_place, self.m_place = sizes
+        self.k_tiles, self.part_tiles, self.parts, self.tiles, self.v_place, self.m_place, *sizes = sizes
+        self.x_image, *self.result_images = sizes
         self.type = ir.VectorType(F32, self.s.lanes)
         self.m = address(b, self.scratch, b.mul(self.v_place, i64(PLACES)), F32)
         self.patch = address(b, self.m, b.mul(self.m_place, i64(PLACES)), F32)
@@ -265,7 +267,7 @@ class _Emitter:
     def _read_inputs(self, n: ir.Value, first: ir.Value, count: ir.Value) -> None:
         b, lanes = self.b, self.s.lanes
         plane = b.mul(b.mul(self.height, self.width), i64(lanes))
-        image = address(b, self.x, b.mul(b.mul(n, self.c_blocks), plane), F32)
+        image = address(b, self.x, b.mul(n, self.x_image), F32)
 
         def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
             top = b.sub(b.mul(row, i64(M)), self.above)
@@ -367,10 +369,12 @@ class _Emitter:
     ) -> None:
         b, lanes = self.b, self.s.lanes
         plane = b.mul(b.mul(self.p, self.q), i64(lanes))
+        images = [b.mul(n, image) for image in self.result_images]
+        self.targets = [address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True)]
 
         def block(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             k_block = b.add(first_block, k)
-            image = b.mul(b.add(b.mul(n, self.k_blocks), k_block), plane)
+            image = b.mul(k_block, plane)
             bias = self._vector(self.bias, b.mul(k_block, i64(lanes))) if self.bias is not None else None
 
             def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
@@ -398,9 +402,9 @@ class _Emitter:
         line_step = b.mul(self.q, i64(lanes))
 
         def store(value: ir.Value, at: ir.Value) -> None:
-            others = [self._vector(e, at) for e in self.extra]
-            value = self.kernel.epilogue.emit(b, lanes, [value, *others])
-            b.store(value, address(b, self.y, at, F32), align=4)
+            y, *extra = self.targets
+            value = self.kernel.epilogue.emit(b, lanes, [value, *(self._vector(e, at) for e in extra)])
+            b.store(value, address(b, y, at, F32), align=4)
 
         def all_of_them() -> list[ir.Value]:
             for i, line in enumerate(results):

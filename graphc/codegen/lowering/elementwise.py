@@ -24,12 +24,13 @@ def collapse(buffers: tuple[Buffer, ...]) -> list[Buffer]:
     if any(b.layout != DENSE for b in buffers):
         return [b if b.type.rank == y.type.rank else b.view(*s) for b, s in zip(buffers, shapes, strict=True)]
     merged: list[list[DimLike]] = [[s[0]] if s else [1] for s in shapes]
+    parts = any(b.pitch is not None for b in buffers)  # their images do not follow each other
     for axis in range(1, y.type.rank):
         broadcast = [s[axis] == 1 and shapes[-1][axis] != 1 for s in shapes]
         before = [m[-1] == 1 and merged[-1][-1] != 1 for m in merged]
         alone = shapes[-1][axis] == 1 or merged[-1][-1] == 1  # a dim of 1 merges with anything
         for m, s in zip(merged, shapes, strict=True):
-            if broadcast == before or alone:
+            if (broadcast == before or alone) and not (parts and axis == 1):
                 m[-1] = m[-1] * s[axis]
             else:
                 m.append(s[axis])
