@@ -8,7 +8,9 @@ from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.kernels.conv import DirectConv, make_geometry, pack_bias, pack_weights
 from graphc.codegen.kernels.loop_nest import LoopNestKernel
 from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_depthwise
-from graphc.codegen.kernels.winograd import WinogradConv, WinogradWeights, make_shape, winograd_pays
+from graphc.codegen.kernels.winograd import WinogradConv
+from graphc.codegen.kernels.winograd_shape import make_shape, winograd_pays
+from graphc.codegen.kernels.winograd_weights import WinogradWeights
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
 from graphc.codegen.nest import Buffer

@@ -29,6 +29,11 @@ from graphc.codegen.target import Target
 from graphc.ir import dims
 from graphc.ops import Conv2d
 
+CHUNK = 4  # blocks of input channels in a pass
+CHUNKED_BYTES = 60 * 1024
+AHEAD = 2
+CHUNKED_ROWS = 8
+CHUNKED_SEGMENT = 24
 SEGMENT_BYTES = 192 * 1024  # of the copied rows: a part of the second-level cache, beside a tile's weights
 LONGEST_SEGMENT = 96  # pixels: enough to hide what a task costs, few enough for two threads to share a small image
 
@@ -49,7 +54,9 @@ class Geometry:
     dilation: tuple[int, int]
     padding: tuple[int, int]  # before
     copied: bool  # whether rows are copied first
-    segment: int  # output pixels of a task
+    segment: int  # output pixels of a task, in a row
+    rows: int = 1  # of a task
+    chunk: int = 0  # blocks of input channels in a pass; 0: all
 
     @property
     def c_blocks(self) -> int:
@@ -67,6 +74,16 @@ class Geometry:
         return -(-self.k_blocks // self.vectors)
 
     @property
+    def copied_blocks(self) -> int:
+        """Blocks of input channels whose rows are copied at once."""
+        return self.chunk or self.c_blocks
+
+    @property
+    def copied_rows(self) -> int:
+        """Input rows under those of a task, every `dilation`th."""
+        return (self.rows - 1) * self.stride[0] + self.kernel[0]
+
+    @property
     def columns(self) -> int:
         """Input columns under a segment."""
         return (self.segment - 1) * self.stride[1] + (self.kernel[1] - 1) * self.dilation[1] + 1
@@ -81,7 +98,8 @@ class Geometry:
         """What the code depends on; all other numbers are its arguments, so that most layers share one function."""
         taps = (self.kernel[1], self.dilation[1]) if self.c_block == 1 else self.pointwise
         partly = self.c_group % self.c_block, self.k_blocks % self.vectors != 0
-        return self.lanes, self.vectors, self.pixels, self.c_block, taps, self.stride[1], self.copied, *partly
+        chunks = self.chunk, self.rows, self.segment if self.chunk else 0
+        return self.lanes, self.vectors, self.pixels, self.c_block, taps, self.stride[1], self.copied, *partly, *chunks
 
 
 def make_geometry(op: Conv2d, x: Buffer, w: Buffer, target: Target) -> Geometry:
@@ -94,9 +112,19 @@ def make_geometry(op: Conv2d, x: Buffer, w: Buffer, target: Target) -> Geometry:
         lanes, vectors, pixels, op.groups, c_group, k_group, 1 if dense else lanes,
         (r, s), op.stride, op.dilation, op.padding[:2], dense or not op.window((r, s)).stays_inside, pixels,
     )  # fmt: skip
+    if wants_chunks(g):
+        rows = 1 if (g.pointwise and g.stride == (1, 1)) or g.dilation[0] > 1 else CHUNKED_ROWS
+        segment = LONGEST_SEGMENT if g.pointwise and g.stride == (1, 1) else CHUNKED_SEGMENT
+        return replace(g, segment=max(segment // pixels, 1) * pixels, rows=rows, chunk=CHUNK)
     column_bytes = 4 * r * g.c_blocks * g.c_block * op.stride[1]
     longest = LONGEST_SEGMENT if not g.copied else min(LONGEST_SEGMENT, SEGMENT_BYTES // column_bytes)
     return replace(g, segment=max(longest // pixels, 1) * pixels)
+
+
+def wants_chunks(g: Geometry) -> bool:
+    """Whether the weights of a tile are too many for the second-level cache."""
+    (r, s), tile = g.kernel, g.vectors * g.lanes
+    return g.c_block == g.lanes and g.c_group % (CHUNK * g.lanes) == 0 and 4 * r * s * g.c_group * tile > CHUNKED_BYTES
 
 
 def pack_weights(g: Geometry, w: Buffer, y: Buffer) -> Nest:
@@ -133,22 +161,24 @@ class DirectConv:
         (n, _, height, width), (_, _, p, q) = x.shape, y.shape
         if g.pointwise and g.stride == (1, 1):  # rows need not be told apart
             height, width, p, q = 1, dims.product([height, width]), 1, dims.product([p, q])
-        self._segments = dims.ceil_div(q, g.segment)
+        self._segments, row_groups = dims.ceil_div(q, g.segment), dims.ceil_div(p, g.rows)
         tiles = g.groups * g.tiles
         self.sizes = [
-            *(height, width, p, q, self._segments, g.groups, g.tiles, g.c_blocks, g.k_blocks, g.segment, g.columns),
+            *(height, width, p, q, row_groups, self._segments),
+            *(g.groups, g.tiles, g.c_blocks, g.k_blocks, g.segment, g.columns),
             *(*g.kernel, g.stride[0], *g.dilation, *g.padding),
             *(b.image for b in (x, y, *extra)),
         ]  # fmt: skip
-        self.tasks = dims.product([n, tiles, p, self._segments])
+        self.tasks = dims.product([n, tiles, row_groups, self._segments])
         self.work = dims.product([n, p, q, tiles * g.vectors * g.lanes * g.c_group * r * s])
         self.key = f"{self.name} {g.fixed} {bias is not None} {op.epilogue} {len(extra)}"
 
     @property
     def scratch(self) -> int:
-        """The copied rows of one segment."""
+        """The sums of a task, where it takes more than one pass; the copied rows."""
         g = self.g
-        return 4 * g.kernel[0] * g.c_blocks * g.columns * g.c_block if g.copied else 0
+        copied = 4 * g.copied_rows * g.copied_blocks * g.columns * g.c_block if g.copied else 0
+        return copied + (4 * g.rows * g.segment * g.vectors * g.lanes if g.chunk else 0)
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
@@ -165,12 +195,16 @@ class _Emitter:
         self.bias = rest.pop(0) if kernel._has_bias else None
         self.extra = rest
         *sizes, self.begin, self.end, self.scratch = function.args[count:]
-        self.height, self.width, self.p, self.q, self.segments, self.groups, self.tiles, *sizes = sizes
+        self.height, self.width, self.p, self.q, self.row_groups, self.segments, self.groups, self.tiles, *sizes = sizes
         self.c_blocks, self.k_blocks, self.segment, self.columns, *sizes = sizes
         self.r_all, self.s_all, self.stride_r, self.dilation_r, self.dilation_s, self.above, *sizes = sizes
         self.before, self.x_image, self.y_image, *self.extra_images = sizes
         self.plane = b.mul(b.mul(self.height, self.width), i64(self.g.c_block))
         self.full_blocks = self.c_blocks if self.g.c_group % self.g.c_block == 0 else b.sub(self.c_blocks, i64(1))
+        self.partial = self.scratch
+        if self.g.chunk:
+            sums = self.g.rows * self.g.segment * self.g.vectors * self.g.lanes
+            self.scratch = address(b, self.scratch, i64(sums), F32)
         self.tap_weights = self.g.c_block * self.g.vectors * self.g.lanes
         self.row_weights = b.mul(b.mul(self.c_blocks, self.s_all), i64(self.tap_weights))
 
@@ -189,7 +223,9 @@ class _Emitter:
     def _task(self, number: ir.Value) -> None:
         b, g = self.b, self.g
         segment, number = b.urem(number, self.segments), b.udiv(number, self.segments)
-        row, number = b.urem(number, self.p), b.udiv(number, self.p)
+        group_of_rows, number = b.urem(number, self.row_groups), b.udiv(number, self.row_groups)
+        row = b.mul(group_of_rows, i64(g.rows))
+        rows = least(b, b.sub(self.p, row), i64(g.rows))
         all_tiles = b.mul(self.groups, self.tiles)
         tile, n = b.urem(number, all_tiles), b.udiv(number, all_tiles)
         group, tile_in_group = b.udiv(tile, self.tiles), b.urem(tile, self.tiles)
@@ -197,19 +233,8 @@ class _Emitter:
         length = least(b, b.sub(self.q, first), self.segment)
 
         top = b.sub(b.mul(row, self.stride_r), self.above)  # input row of r = 0, maybe outside
-        low, high = i64(0), self.r_all
-        if g.copied:
-            low, high = taps_inside(b, top, self.height, self.r_all, self.dilation_r)
         image = b.add(b.mul(n, self.x_image), b.mul(b.mul(group, self.c_blocks), self.plane))
         left = b.sub(b.mul(first, i64(g.stride[1])), self.before)
-        if g.copied:
-            self._copy_rows(address(b, self.x, image, F32), top, low, high, left, length)
-            x, x_block = self.scratch, b.mul(self.columns, i64(g.c_block))
-            x_row = b.mul(self.c_blocks, x_block)
-        else:
-            start = b.add(image, b.mul(b.add(b.mul(top, self.width), left), i64(g.c_block)))
-            x, x_block = address(b, self.x, start, F32), self.plane
-            x_row = b.mul(b.mul(self.width, self.dilation_r), i64(g.c_block))
         weights = address(b, self.w, b.mul(tile, b.mul(self.row_weights, self.r_all)), F32)
         first_block = b.mul(tile_in_group, i64(g.vectors))
         y_plane = b.mul(b.mul(self.p, self.q), i64(g.lanes))
@@ -218,13 +243,87 @@ class _Emitter:
         images = [b.mul(n, image) for image in (self.y_image, *self.extra_images)]
         self.targets = [address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True)]
         blocks = b.sub(self.k_blocks, first_block)
+        block_weights = b.mul(self.s_all, i64(self.tap_weights))
 
-        def strip(start: ir.Value, pixels: int) -> None:
-            strip_x = address(b, x, b.mul(start, i64(g.stride[1] * g.c_block)), F32)
-            sums = self._sum(strip_x, x_row, x_block, weights, low, high, pixels)
-            self._store(sums, tile, b.add(y_start, b.mul(start, i64(g.lanes))), y_plane, blocks, pixels)
+        def one_pass(first_c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            last_c = b.add(first_c, i64(g.chunk)) if g.chunk else self.c_blocks
+            source = address(b, self.x, b.add(image, b.mul(first_c, self.plane)), F32)
+            if g.copied:
+                span = b.add(b.mul(b.sub(rows, i64(1)), self.stride_r), self.r_all)
+                low, high = taps_inside(b, top, self.height, span, self.dilation_r)
+                self._copy_rows(source, top, low, high, left, length)
+                x, x_block = self.scratch, b.mul(self.columns, i64(g.c_block))
+                x_line = b.mul(i64(g.chunk) if g.chunk else self.c_blocks, x_block)
+                x_row = x_line
+            else:
+                start = b.mul(b.add(b.mul(top, self.width), left), i64(g.c_block))
+                x, x_block = address(b, source, start, F32), self.plane
+                x_line = b.mul(self.width, i64(g.c_block))
+                x_row = b.mul(x_line, self.dilation_r)
+            w = address(b, weights, b.mul(first_c, block_weights), F32)
 
-        for_strips(b, length, g.pixels, strip)
+            def one_row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                down = b.mul(i, self.stride_r)
+                low, high = i64(0), self.r_all
+                if g.copied:
+                    low, high = taps_inside(b, b.add(top, down), self.height, self.r_all, self.dilation_r)
+                row_x = address(b, x, b.mul(down, x_line), F32)
+                row_y = b.add(y_start, b.mul(b.mul(i, self.q), i64(g.lanes)))
+
+                def strip(start: ir.Value, pixels: int) -> None:
+                    strip_x = address(b, row_x, b.mul(start, i64(g.stride[1] * g.c_block)), F32)
+                    sums = zeros(g.lanes, g.vectors, pixels)
+                    saved = b.mul(b.add(b.mul(i, i64(g.segment)), start), i64(g.vectors * g.lanes))
+                    saved = address(b, self.partial, saved, F32)
+                    type = ir.VectorType(F32, g.lanes)
+                    places = [address(b, saved, i64(n * g.lanes), F32) for n in range(len(sums))]
+                    if g.chunk:
+                        sums = when(
+                            b,
+                            b.icmp_signed(">", first_c, i64(0)),
+                            lambda: [b.load(place, typ=type, align=4) for place in places],
+                            sums,
+                        )
+                    sums = self._sum(
+                        strip_x,
+                        x_row,
+                        x_block,
+                        w,
+                        low,
+                        high,
+                        sums,
+                        b.add(b.udiv(b.add(start, i64(g.pixels - 1)), i64(g.pixels)), b.mul(i, i64(4))),
+                    )
+
+                    def finish() -> list[ir.Value]:
+                        start_y = b.add(row_y, b.mul(start, i64(g.lanes)))
+                        self._store(sums, tile, start_y, y_plane, blocks, pixels)
+                        return []
+
+                    if not g.chunk:
+                        finish()
+                        return
+                    whole = b.icmp_signed(">=", last_c, self.c_blocks)
+                    with b.if_else(whole) as (done, more):
+                        with done:
+                            finish()
+                        with more:
+                            for place, value in zip(places, sums, strict=True):
+                                b.store(value, place, align=4)
+
+                for_strips(b, length, g.pixels, strip)
+                return []
+
+            if g.rows == 1:
+                one_row(i64(0), [])
+            else:
+                repeat(b, i64(0), rows, 1, [], one_row)
+            return []
+
+        if g.chunk:
+            repeat(b, i64(0), self.c_blocks, g.chunk, [], one_pass)
+        else:
+            one_pass(i64(0), [])
 
     def _copy_rows(
         self,
@@ -254,7 +353,7 @@ class _Emitter:
             line = b.mul(b.add(top, b.mul(r, self.dilation_r)), self.width)
 
             def one_block(block: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                place = b.mul(b.mul(b.add(b.mul(r, self.c_blocks), block), self.columns), i64(g.c_block))
+                place = b.mul(b.mul(b.add(b.mul(r, count), block), self.columns), i64(g.c_block))
                 target = address(b, self.scratch, place, F32)
                 pixel = b.mul(b.add(line, source_column), i64(g.c_block))
                 source = address(b, image, b.add(b.mul(block, self.plane), pixel), F32)
@@ -267,8 +366,9 @@ class _Emitter:
                 )
                 return []
 
-            return repeat(b, i64(0), self.c_blocks, 1, [], one_block)
+            return repeat(b, i64(0), count, 1, [], one_block)
 
+        count = i64(g.chunk) if g.chunk else self.c_blocks
         repeat(b, low, high, 1, [], one_row)
 
     def _zero(self, target: ir.Value, count: ir.Value) -> None:
@@ -289,14 +389,21 @@ class _Emitter:
         weights: ir.Value,
         low: ir.Value,
         high: ir.Value,
-        pixels: int,
+        sums: list[ir.Value],
+        strip_number: ir.Value,
     ) -> list[ir.Value]:
         """The sums of one strip over r, c, s."""
         b, g = self.b, self.g
         step, tap_weights = g.stride[1] * g.c_block, self.tap_weights
         block_weights = b.mul(self.s_all, i64(tap_weights))
+        lines = AHEAD if g.chunk else g.vectors
+        ahead = self.row_weights
+        if g.chunk:
+            share = b.mul(b.mul(self.s_all, i64(g.c_block * g.chunk * AHEAD * g.lanes)), strip_number)
+            ahead = b.add(b.mul(block_weights, i64(g.chunk)), share)
+            ahead = b.select(b.icmp_unsigned("<", strip_number, i64(-(-g.vectors // AHEAD))), ahead, i64(0))
 
-        def over_s(x: ir.Value, w: ir.Value, sums: list[ir.Value], channels: int) -> list[ir.Value]:
+        def over_s(x: ir.Value, w: ir.Value, w_ahead: ir.Value, sums: list[ir.Value], channels: int) -> list[ir.Value]:
             if g.c_block == 1:  # a dense input: the taps of a row lie beside each other
                 taps = [s * g.dilation[1] for s in range(g.kernel[1])]
                 return accumulate(b, g.lanes, sums, g.vectors, w, x, taps, step)
@@ -304,27 +411,30 @@ class _Emitter:
             def one(s: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
                 x_tap = address(b, x, b.mul(b.mul(s, self.dilation_s), i64(g.c_block)), F32)
                 w_tap = address(b, w, b.mul(s, i64(tap_weights)), F32)
-                return sum_channels(b, g.lanes, sums, g.vectors, w_tap, x_tap, channels, step, self.row_weights)
+                following = address(b, w_ahead, b.mul(s, i64(g.c_block * lines * g.lanes)), F32)
+                return sum_channels(b, g.lanes, sums, g.vectors, w_tap, x_tap, channels, step, following, lines)
 
             return one(i64(0), sums) if g.pointwise else repeat(b, i64(0), self.s_all, 1, sums, one)
 
         def over_c(x: ir.Value, w: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
             def one(block: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
                 w_block = address(b, w, b.mul(block, block_weights), F32)
-                return over_s(address(b, x, b.mul(block, x_block), F32), w_block, sums, g.c_block)
+                w_ahead = address(
+                    b, w, b.add(ahead, b.mul(b.mul(self.s_all, block), i64(g.c_block * lines * g.lanes))), F32
+                )
+                return over_s(address(b, x, b.mul(block, x_block), F32), w_block, w_ahead, sums, g.c_block)
 
-            full = self.full_blocks
+            full = i64(g.chunk) if g.chunk else self.full_blocks
             sums = sum_blocks(b, full, sums, one)
             if g.c_group % g.c_block:  # the lanes beyond C hold anything
                 x, w = address(b, x, b.mul(full, x_block), F32), address(b, w, b.mul(full, block_weights), F32)
-                sums = over_s(x, w, sums, g.c_group % g.c_block)
+                sums = over_s(x, w, w, sums, g.c_group % g.c_block)
             return sums
 
         def one_row(r: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
             w_row = address(b, weights, b.mul(r, self.row_weights), F32)
             return over_c(address(b, x, b.mul(r, x_row), F32), w_row, sums)
 
-        sums = zeros(g.lanes, g.vectors, pixels)
         if g.pointwise:
             return one_row(i64(0), sums)
         return repeat(b, low, high, 1, sums, one_row)

@@ -50,11 +50,13 @@ def accumulate(
     channels: Sequence[int],
     pixel_step: int,
     ahead: ir.Value | None = None,
+    lines: int = 0,
 ) -> list[ir.Value]:
     """The sums after these input channels: element c of a pixel lies at x + channels[c], its weights follow each other.
 
     `weights` points to [channel][vector][lane], `x` to the first pixel, the others lie `pixel_step` elements apart.
-    Weights `ahead` of these are asked for, so that they come from memory while this is computed.
+    For each channel, `lines` vectors at the pointer `ahead` are asked for, so that these weights come from memory while
+    this is computed.
     """
     type, sums = ir.VectorType(F32, lanes), list(sums)
     pixels = len(sums) // vectors
@@ -64,9 +66,8 @@ def accumulate(
             for v in range(vectors)
         ]
         if ahead is not None:
-            for v in range(vectors):
-                line = address(b, weights, b.add(ahead, i64((number * vectors + v) * lanes)), F32)
-                prefetch(b, line)
+            for v in range(lines):
+                prefetch(b, address(b, ahead, i64((number * lines + v) * lanes), F32))
         for i in range(pixels):
             element = b.load(address(b, x, i64(i * pixel_step + channel), F32), typ=F32, align=4)
             spread = splat(b, element, lanes)
@@ -92,12 +93,14 @@ def sum_channels(
     channels: int,
     pixel_step: int,
     ahead: ir.Value | None = None,
+    lines: int = 0,
 ) -> list[ir.Value]:
     """`accumulate` over the first `channels` of one block of input channels."""
 
     def run(c: ir.Value, sums: list[ir.Value], count: int = RUN) -> list[ir.Value]:
         w = address(b, weights, b.mul(c, i64(vectors * lanes)), F32)
-        return accumulate(b, lanes, sums, vectors, w, address(b, x, c, F32), range(count), pixel_step, ahead)
+        following = ahead and address(b, ahead, b.mul(c, i64(lines * lanes)), F32)
+        return accumulate(b, lanes, sums, vectors, w, address(b, x, c, F32), range(count), pixel_step, following, lines)
 
     whole = channels // RUN * RUN
     sums = repeat(b, i64(0), i64(whole), RUN, sums, run) if whole else list(sums)

@@ -16,158 +16,24 @@ EMIT       `WinogradConv.emit`: _read_inputs, _multiply, _write_results.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, i64, intrinsic, iota, mangle, repeat, splat, when
+from graphc.codegen.blocks import F32, address, i64, repeat, when
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import for_strips, split_vectors, sum_blocks, sum_channels, zeros
-from graphc.codegen.kernels.transforms import apply_both_sides, make_transform
+from graphc.codegen.kernels.tile import for_strips, sum_blocks, sum_channels, zeros
+from graphc.codegen.kernels.transforms import apply_both_sides
+from graphc.codegen.kernels.winograd_shape import Shape
 from graphc.codegen.nest import Buffer
-from graphc.codegen.target import Target
 from graphc.ir import DimLike, dims
 from graphc.ops import Conv2d
 
-M, R = 4, 3
-SIDE = M + R - 1  # of the inputs under a tile
-PLACES = SIDE * SIDE
-TRANSFORM = make_transform(M, R)
-FEW_CHANNELS = 256  # input and output channels together, up to which V and M of 24 tiles fit 1 MiB
-TILES = (24, 54)  # of a block, with few and with many channels: multiples of a strip's pixels
-FEWEST_CHANNELS = 24  # with fewer, the transforms cost more than the products save
-WEIGHT_BANDWIDTH = 8  # bytes a cycle from the last cache, of which the weights of a wide layer come
-TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
-MANY_OUTPUTS = 256  # output channels from which on two tasks share a block: transforming inputs twice costs 4 % at most
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The constants of one layer."""
-
-    lanes: int
-    vectors: int
-    pixels: int
-    c: int
-    k: int
-
-    @property
-    def c_blocks(self) -> int:
-        """Blocks of input channels; the last may be partly filled."""
-        return -(-self.c // self.lanes)
-
-    @property
-    def k_blocks(self) -> int:
-        """Blocks of output channels."""
-        return -(-self.k // self.lanes)
-
-    @property
-    def k_tiles(self) -> int:
-        """Register tiles of output channels."""
-        return -(-self.k_blocks // self.vectors)
-
-    @property
-    def parts(self) -> int:
-        """Tasks that share a block of tiles."""
-        return 2 if self.k >= MANY_OUTPUTS else 1
-
-    @property
-    def part_tiles(self) -> int:
-        """Register tiles of output channels in a part."""
-        return -(-self.k_tiles // self.parts)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of results in a block."""
-        return TILES[self.c + self.k > FEW_CHANNELS]
-
-    @property
-    def v_place(self) -> int:
-        """Elements from one place of V to the next."""
-        return (self.c_blocks * self.tiles | 1) * self.lanes
-
-    @property
-    def m_place(self) -> int:
-        """Elements from one place of M to the next."""
-        return (self.part_tiles * self.vectors * self.tiles | 1) * self.lanes
-
-
-def make_shape(w: Buffer, target: Target) -> Shape:
-    """The shape of a layer with these weights."""
-    k, c, _, _ = w.type.static_shape()
-    return Shape(target.lanes, *split_vectors(-(-k // target.lanes), target), c, k)
-
-
-def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> bool:
-    """Whether a 3x3 convolution takes less time so than directly, by what both multiply and load."""
-    k, c, *kernel = w.type.static_shape()
-    if kernel != [R, R] or op.stride != (1, 1) or op.dilation != (1, 1) or op.groups > 1 or min(k, c) < FEWEST_CHANNELS:
-        return False
-    (p, q), block = y.shape[2:], make_shape(w, target).tiles
-    if not isinstance(p, int) or not isinstance(q, int):
-        return True  # as for a large image
-    tiles = -(-p // M) * -(-q // M)
-    cycles = 2 * target.lanes  # products in one
-    direct = p * q * R * R / cycles  # cycles for a pair of channels
-    loaded = -(-tiles // block) * PLACES * 4 / WEIGHT_BANDWIDTH
-    return tiles * PLACES * TRANSFORM_COST / cycles + loaded < direct
-
-
-class WinogradWeights:
-    """G w GT as [place, tile of k, c, vectors * lanes], zero beyond K: made once, when the network is loaded."""
-
-    name, reason, scratch = "winograd_weights", "made once", 0
-
-    def __init__(self, shape: Shape, w: Buffer, y: Buffer) -> None:
-        s = self.shape = shape
-        result = y.temporary("winograd", w.type.with_shape(PLACES, s.k_tiles, s.c, s.vectors * s.lanes))
-        self.buffers = [result, w]
-        self.sizes: list[DimLike] = [s.k, s.c, s.k_tiles]
-        self.tasks: DimLike = s.k_tiles * s.vectors
-        self.work: DimLike = s.k * s.c * PLACES * R
-        self.key = f"{self.name} {s.lanes} {s.vectors}"
-
-    def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
-        """A task is one vector of output channels: for each c, nine gathers, the transform, 36 stores."""
-        s, (u, w, k_all, c_all, k_tiles, begin, end, _) = self.shape, function.args
-        type = ir.VectorType(F32, s.lanes)
-        place = b.mul(b.mul(k_tiles, c_all), i64(s.vectors * s.lanes))
-
-        def spread(x: ir.Value) -> ir.Value:
-            return splat(b, x, s.lanes)
-
-        def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            k = b.add(spread(b.mul(number, i64(s.lanes))), iota(s.lanes))
-            mask = b.icmp_unsigned("<", k, spread(k_all))
-            tile, v = b.udiv(number, i64(s.vectors)), b.urem(number, i64(s.vectors))
-
-            def channel(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                first = b.mul(b.add(b.mul(k, spread(c_all)), spread(c)), spread(i64(R * R)))
-                name = f"llvm.masked.gather.{mangle(type)}.v{s.lanes}p0"
-                grid = []
-                for r in range(R):
-                    row = []
-                    for t in range(R):
-                        where = address(b, w, b.add(first, spread(i64(r * R + t))), F32)
-                        row.append(intrinsic(b, name, type, [where, mask, ir.Constant(type, [0.0] * s.lanes)]))
-                    grid.append(row)
-                target = b.add(b.mul(b.add(b.mul(tile, c_all), c), i64(s.vectors)), v)
-                target = b.mul(target, i64(s.lanes))
-                for e, value in enumerate(v for row in apply_both_sides(b, TRANSFORM.weights, grid) for v in row):
-                    b.store(value, address(b, u, b.add(target, b.mul(place, i64(e))), F32), align=4)
-                return []
-
-            return repeat(b, i64(0), c_all, 1, [], channel)
-
-        repeat(b, begin, end, 1, [], task)
-        b.ret_void()
+AHEAD = 2
 
 
 class WinogradConv:
     """y = epilogue(conv2d(x, w, b), extra...): x, y and extra in blocks of channels, w transformed, b packed."""
-
-    reason = "3x3 at stride 1: 36 products for 16 results that take 144 directly"
 
     def __init__(
         self,
@@ -181,10 +47,13 @@ class WinogradConv:
     ) -> None:
         s = self.shape = shape
         self.has_bias, self.epilogue = bias is not None, Epilogue(op.epilogue, len(extra))
-        self.name = f"winograd4x4_{s.vectors}x{s.pixels}"
+        m, n, (r_all, s_all) = s.rows.m, s.columns.m, s.kernel
+        self.name = f"winograd{m}x{n}_{r_all}x{s_all}_{s.vectors}x{s.pixels}"
+        direct = m * n * r_all * s_all
+        self.reason = f"stride 1: {s.places} products for {m * n} results that take {direct} directly"
         self.buffers = [y, x, u, *([bias] if bias else []), *extra]
-        (n, _, height, width), (_, _, p, q) = x.shape, y.shape
-        rows, columns = dims.ceil_div(p, M), dims.ceil_div(q, M)
+        (images, _, height, width), (_, _, p, q) = x.shape, y.shape
+        rows, columns = dims.ceil_div(p, s.rows.m), dims.ceil_div(q, s.columns.m)
         all_tiles = dims.product([rows, columns])
         blocks = dims.ceil_div(all_tiles, s.tiles)
         self.sizes: list[DimLike] = [
@@ -192,15 +61,16 @@ class WinogradConv:
             *(s.c, s.c_blocks, s.k_blocks, s.k_tiles, s.part_tiles, s.parts, s.tiles, s.v_place, s.m_place),
             *(b.image for b in (x, y, *extra)),
         ]
-        self.tasks = dims.product([n, blocks, s.parts])
-        self.work = dims.product([n, all_tiles, PLACES * s.c * s.k])
+        self.tasks = dims.product([images, blocks, s.parts])
+        self.work = dims.product([images, all_tiles, s.places * s.c * s.k])
         partly = s.c % s.lanes, s.k_blocks % s.vectors != 0
         self.key = f"{self.name} {s.lanes} {partly} {bias is not None} {op.epilogue} {len(extra)}"
 
     @property
     def scratch(self) -> int:
         """V, M, and the inputs of one tile."""
-        return 4 * (PLACES * (self.shape.v_place + self.shape.m_place) + PLACES * self.shape.lanes)
+        s = self.shape
+        return 4 * (s.places * (s.v_place + s.m_place) + s.rows.side * s.columns.side * s.lanes)
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
@@ -222,8 +92,8 @@ class _Emitter:
         self.k_tiles, self.part_tiles, self.parts, self.tiles, self.v_place, self.m_place, *sizes = sizes
         self.x_image, *self.result_images = sizes
         self.type = ir.VectorType(F32, self.s.lanes)
-        self.m = address(b, self.scratch, b.mul(self.v_place, i64(PLACES)), F32)
-        self.patch = address(b, self.m, b.mul(self.m_place, i64(PLACES)), F32)
+        self.m = address(b, self.scratch, b.mul(self.v_place, i64(self.s.places)), F32)
+        self.patch = address(b, self.m, b.mul(self.m_place, i64(self.s.places)), F32)
 
     def emit(self) -> None:
         """A task: one part of the output channels of one block of tiles."""
@@ -266,26 +136,28 @@ class _Emitter:
 
     def _read_inputs(self, n: ir.Value, first: ir.Value, count: ir.Value) -> None:
         b, lanes = self.b, self.s.lanes
+        rows, columns = self.s.rows.side, self.s.columns.side
         plane = b.mul(b.mul(self.height, self.width), i64(lanes))
         image = address(b, self.x, b.mul(n, self.x_image), F32)
 
         def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
-            top = b.sub(b.mul(row, i64(M)), self.above)
-            left = b.sub(b.mul(column, i64(M)), self.before)
-            inside = b.and_(self._fits(top, self.height), self._fits(left, self.width))
+            top = b.sub(b.mul(row, i64(self.s.rows.m)), self.above)
+            left = b.sub(b.mul(column, i64(self.s.columns.m)), self.before)
+            inside = b.and_(self._fits(top, rows, self.height), self._fits(left, columns, self.width))
             start = b.mul(b.add(b.mul(top, self.width), left), i64(lanes))
 
             def block(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 source = address(b, image, b.mul(c, plane), F32)
                 when(b, b.not_(inside), lambda: self._fill_patch(source, top, left))
                 x = b.select(inside, address(b, source, start, F32), self.patch)
-                x_row = b.select(inside, b.mul(self.width, i64(lanes)), i64(SIDE * lanes))
+                x_row = b.select(inside, b.mul(self.width, i64(lanes)), i64(columns * lanes))
                 grid = [
-                    [self._vector(address(b, x, b.mul(x_row, i64(i)), F32), j * lanes) for j in range(SIDE)]
-                    for i in range(SIDE)
+                    [self._vector(address(b, x, b.mul(x_row, i64(i)), F32), j * lanes) for j in range(columns)]
+                    for i in range(rows)
                 ]
                 place = b.mul(b.add(b.mul(c, self.tiles), t), i64(lanes))
-                values = (v for row in apply_both_sides(b, TRANSFORM.data, grid) for v in row)
+                results = apply_both_sides(b, self.s.rows.data, self.s.columns.data, grid)
+                values = (v for row in results for v in row)
                 for e, value in enumerate(values):
                     at = b.add(place, b.mul(self.v_place, i64(e)))
                     b.store(value, address(b, self.scratch, at, F32), align=4)
@@ -295,13 +167,14 @@ class _Emitter:
 
         self._for_tiles(first, count, one)
 
-    def _fits(self, start: ir.Value, extent: ir.Value) -> ir.Value:
+    def _fits(self, start: ir.Value, side: int, extent: ir.Value) -> ir.Value:
         b = self.b
-        return b.and_(b.icmp_signed(">=", start, i64(0)), b.icmp_signed("<=", b.add(start, i64(SIDE)), extent))
+        return b.and_(b.icmp_signed(">=", start, i64(0)), b.icmp_signed("<=", b.add(start, i64(side)), extent))
 
     def _fill_patch(self, source: ir.Value, top: ir.Value, left: ir.Value) -> list[ir.Value]:
         """The inputs of a tile that reaches outside the image, with zeros there."""
         b, lanes = self.b, self.s.lanes
+        rows, columns = self.s.rows.side, self.s.columns.side
         zero = ir.Constant(self.type, [0.0] * lanes)
 
         def line(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
@@ -313,13 +186,13 @@ class _Emitter:
                 inside = b.and_(row_inside, b.icmp_unsigned("<", column, self.width))
                 at = b.mul(b.add(b.mul(row, self.width), column), i64(lanes))
                 (value,) = when(b, inside, lambda: [self._vector(source, at)], [zero])
-                place = b.mul(b.add(b.mul(i, i64(SIDE)), j), i64(lanes))
+                place = b.mul(b.add(b.mul(i, i64(columns)), j), i64(lanes))
                 b.store(value, address(b, self.patch, place, F32), align=4)
                 return []
 
-            return repeat(b, i64(0), i64(SIDE), 1, [], pixel)
+            return repeat(b, i64(0), i64(columns), 1, [], pixel)
 
-        return repeat(b, i64(0), i64(SIDE), 1, [], line)
+        return repeat(b, i64(0), i64(rows), 1, [], line)
 
     # -- products: M = U V --------------------------------------------------------------------------------------------
 
@@ -340,11 +213,17 @@ class _Emitter:
 
                 def strip(start: ir.Value, pixels: int) -> None:
                     x = address(b, v, b.mul(start, i64(s.lanes)), F32)
+                    share = b.udiv(b.add(start, i64(s.pixels - 1)), i64(s.pixels))
+                    here = b.mul(share, i64(AHEAD * s.lanes))
+                    shift = b.add(k_weights, b.mul(here, self.c))
+                    shift = b.select(b.icmp_unsigned("<", share, i64(-(-s.vectors // AHEAD))), shift, i64(0))
+                    ahead = address(b, weights, shift, F32)
 
                     def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
                         w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
                         x_c = address(b, x, b.mul(c, x_block), F32)
-                        return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, k_weights)
+                        following = address(b, ahead, b.mul(c, i64(s.lanes * AHEAD * s.lanes)), F32)
+                        return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, following, AHEAD)
 
                     sums = sum_blocks(b, full, zeros(s.lanes, s.vectors, pixels), block)
                     if s.c % s.lanes:
@@ -360,15 +239,16 @@ class _Emitter:
 
             return repeat(b, i64(0), k_count, 1, [], k_tile)
 
-        repeat(b, i64(0), i64(PLACES), 1, [], place)
+        repeat(b, i64(0), i64(self.s.places), 1, [], place)
 
     # -- results: y = AT M A ------------------------------------------------------------------------------------------
 
     def _write_results(
         self, n: ir.Value, first: ir.Value, count: ir.Value, first_block: ir.Value, k_blocks: ir.Value
     ) -> None:
-        b, lanes = self.b, self.s.lanes
+        b, lanes, rows, columns = self.b, self.s.lanes, self.s.rows, self.s.columns
         plane = b.mul(b.mul(self.p, self.q), i64(lanes))
+        width = columns.products
         images = [b.mul(n, image) for image in self.result_images]
         self.targets = [address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True)]
 
@@ -380,13 +260,13 @@ class _Emitter:
             def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
                 place = b.mul(b.add(b.mul(k, self.tiles), t), i64(lanes))
                 grid = [
-                    [self._vector(self.m, b.add(place, b.mul(self.m_place, i64(i * SIDE + j)))) for j in range(SIDE)]
-                    for i in range(SIDE)
+                    [self._vector(self.m, b.add(place, b.mul(self.m_place, i64(i * width + j)))) for j in range(width)]
+                    for i in range(rows.products)
                 ]
-                results = apply_both_sides(b, TRANSFORM.results, grid)
+                results = apply_both_sides(b, rows.results, columns.results, grid)
                 if bias is not None:
                     results = [[b.fadd(v, bias) for v in line] for line in results]
-                top, left = b.mul(row, i64(M)), b.mul(column, i64(M))
+                top, left = b.mul(row, i64(rows.m)), b.mul(column, i64(columns.m))
                 start = b.add(image, b.mul(b.add(b.mul(top, self.q), left), i64(lanes)))
                 self._store_tile(results, start, b.sub(self.p, top), b.sub(self.q, left))
 
@@ -397,8 +277,8 @@ class _Emitter:
 
     def _store_tile(self, results: list[list[ir.Value]], start: ir.Value, rows: ir.Value, columns: ir.Value) -> None:
         """Store the results that lie in the image: `rows` and `columns` are there from the tile's first one on."""
-        b, lanes = self.b, self.s.lanes
-        whole = b.and_(b.icmp_signed(">=", rows, i64(M)), b.icmp_signed(">=", columns, i64(M)))
+        b, lanes, m, n = self.b, self.s.lanes, self.s.rows.m, self.s.columns.m
+        whole = b.and_(b.icmp_signed(">=", rows, i64(m)), b.icmp_signed(">=", columns, i64(n)))
         line_step = b.mul(self.q, i64(lanes))
 
         def store(value: ir.Value, at: ir.Value) -> None:
@@ -418,13 +298,13 @@ class _Emitter:
 
             def line(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 def pixel(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                    value = self._vector(self.patch, b.mul(b.add(b.mul(i, i64(M)), j), i64(lanes)))
+                    value = self._vector(self.patch, b.mul(b.add(b.mul(i, i64(n)), j), i64(lanes)))
                     store(value, b.add(b.add(start, b.mul(line_step, i)), b.mul(j, i64(lanes))))
                     return []
 
-                return repeat(b, i64(0), least(self.b, columns, i64(M)), 1, [], pixel)
+                return repeat(b, i64(0), least(self.b, columns, i64(n)), 1, [], pixel)
 
-            return repeat(b, i64(0), least(self.b, rows, i64(M)), 1, [], line)
+            return repeat(b, i64(0), least(self.b, rows, i64(m)), 1, [], line)
 
         when(b, whole, all_of_them)
         when(b, b.not_(whole), some)
