@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from graphc import ops
 from graphc.codegen.blocking import split_channels, stored_views
 from graphc.codegen.kernels.base import Kernel
-from graphc.codegen.kernels.conv import DirectConv, make_geometry, pack_bias, pack_weights
+from graphc.codegen.kernels.conv import DirectConv
+from graphc.codegen.kernels.conv_geometry import make_geometry, pack_bias, pack_weights
 from graphc.codegen.kernels.loop_nest import LoopNestKernel
 from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_depthwise
 from graphc.codegen.kernels.winograd import WinogradConv
@@ -52,7 +53,7 @@ def _convolve(op: ops.Conv2d, inputs: Sequence[Buffer], y: Buffer, target: Targe
     bias = rest.pop(0) if op.bias else None
     if op.groups > 1 and w.shape[:2] == (op.groups, 1):
         return _convolve_depthwise(op, x, w, bias, rest, y, target)
-    g = make_geometry(op, x, w, target)
+    g = make_geometry(op, x, w, y, target)
     bias_nest = pack_bias(g, bias, y) if bias else None
     kernels: list[Kernel] = [LoopNestKernel("pack", bias_nest, target)] if bias_nest else []
     packed_bias = bias_nest.output if bias_nest else None

@@ -14,7 +14,7 @@ from graphc.codegen.blocks import intrinsic, mangle
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
-# Where the polynomials are evaluated, beside infinity; m + r - 2 of them. The error of F(4, 3) in two dimensions against
+# Where the polynomials are evaluated, beside infinity; m + r - 2 of them. The error of F(4, 3) in two dimensions to
 # float64, at 64 to 512 channels, is 2.5 to 3.8e-6 of the largest output; with the usual 0, +-1, +-2 it would be 5.4e-6
 # to 1.0e-5. F(2, 5): 2.0e-6, and 4.4e-6.
 POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "1/2", "-2", "2"))

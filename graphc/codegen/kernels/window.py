@@ -19,7 +19,7 @@ from graphc.codegen.arithmetic import emit_primitive
 from graphc.codegen.blocks import F32, address, i64, intrinsic, mangle, repeat, when
 from graphc.codegen.kernels.borders import taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import for_strips
+from graphc.codegen.kernels.tile import ask_for, for_strips
 from graphc.codegen.nest import Buffer, Nest, loop_vars
 from graphc.codegen.target import Target
 from graphc.ir import DimLike, dims
@@ -143,6 +143,8 @@ class _Emitter:
                 b.store(result, address(b, y, at, F32), align=4)
 
         def strip(q: ir.Value, pixels: int) -> None:
+            for i in range(pixels):
+                ask_for(b, b.add(target, b.mul(b.add(q, i64(i)), i64(lanes))), (y, *extra))
             start = b.sub(b.mul(q, i64(stride)), self.before)
 
             def line(r: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:

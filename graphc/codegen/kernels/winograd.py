@@ -22,14 +22,12 @@ from llvmlite import ir
 from graphc.codegen.blocks import F32, address, i64, repeat, when
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import for_strips, sum_blocks, sum_channels, zeros
+from graphc.codegen.kernels.tile import ask_for, coming_weights, for_strips, prefetch, sum_blocks, sum_channels, zeros
 from graphc.codegen.kernels.transforms import apply_both_sides
 from graphc.codegen.kernels.winograd_shape import Shape
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike, dims
 from graphc.ops import Conv2d
-
-AHEAD = 2
 
 
 class WinogradConv:
@@ -140,14 +138,14 @@ class _Emitter:
         plane = b.mul(b.mul(self.height, self.width), i64(lanes))
         image = address(b, self.x, b.mul(n, self.x_image), F32)
 
-        def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
-            top = b.sub(b.mul(row, i64(self.s.rows.m)), self.above)
-            left = b.sub(b.mul(column, i64(self.s.columns.m)), self.before)
-            inside = b.and_(self._fits(top, rows, self.height), self._fits(left, columns, self.width))
-            start = b.mul(b.add(b.mul(top, self.width), left), i64(lanes))
+        def block(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            source = address(b, image, b.mul(c, plane), F32)
 
-            def block(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                source = address(b, image, b.mul(c, plane), F32)
+            def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
+                top = b.sub(b.mul(row, i64(self.s.rows.m)), self.above)
+                left = b.sub(b.mul(column, i64(self.s.columns.m)), self.before)
+                inside = b.and_(self._fits(top, rows, self.height), self._fits(left, columns, self.width))
+                start = b.mul(b.add(b.mul(top, self.width), left), i64(lanes))
                 when(b, b.not_(inside), lambda: self._fill_patch(source, top, left))
                 x = b.select(inside, address(b, source, start, F32), self.patch)
                 x_row = b.select(inside, b.mul(self.width, i64(lanes)), i64(columns * lanes))
@@ -155,17 +153,20 @@ class _Emitter:
                     [self._vector(address(b, x, b.mul(x_row, i64(i)), F32), j * lanes) for j in range(columns)]
                     for i in range(rows)
                 ]
+                for i in range(rows):  # what the next tile reads beside that
+                    for j in range(self.s.columns.m):
+                        prefetch(b, address(b, x, b.add(b.mul(x_row, i64(i)), i64((columns + j) * lanes)), F32))
                 place = b.mul(b.add(b.mul(c, self.tiles), t), i64(lanes))
                 results = apply_both_sides(b, self.s.rows.data, self.s.columns.data, grid)
                 values = (v for row in results for v in row)
                 for e, value in enumerate(values):
                     at = b.add(place, b.mul(self.v_place, i64(e)))
                     b.store(value, address(b, self.scratch, at, F32), align=4)
-                return []
 
-            repeat(b, i64(0), self.c_blocks, 1, [], block)
+            self._for_tiles(first, count, one)
+            return []
 
-        self._for_tiles(first, count, one)
+        repeat(b, i64(0), self.c_blocks, 1, [], block)
 
     def _fits(self, start: ir.Value, side: int, extent: ir.Value) -> ir.Value:
         b = self.b
@@ -213,17 +214,14 @@ class _Emitter:
 
                 def strip(start: ir.Value, pixels: int) -> None:
                     x = address(b, v, b.mul(start, i64(s.lanes)), F32)
-                    share = b.udiv(b.add(start, i64(s.pixels - 1)), i64(s.pixels))
-                    here = b.mul(share, i64(AHEAD * s.lanes))
-                    shift = b.add(k_weights, b.mul(here, self.c))
-                    shift = b.select(b.icmp_unsigned("<", share, i64(-(-s.vectors // AHEAD))), shift, i64(0))
-                    ahead = address(b, weights, shift, F32)
+                    strip_number = b.udiv(b.add(start, i64(s.pixels - 1)), i64(s.pixels))
+                    ahead, lines = coming_weights(b, k_weights, s.vectors, strip_number)
 
                     def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
                         w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
                         x_c = address(b, x, b.mul(c, x_block), F32)
-                        following = address(b, ahead, b.mul(c, i64(s.lanes * AHEAD * s.lanes)), F32)
-                        return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, following, AHEAD)
+                        coming = address(b, weights, b.add(ahead, b.mul(c, i64(s.lanes * lines * s.lanes))), F32)
+                        return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, coming, lines)
 
                     sums = sum_blocks(b, full, zeros(s.lanes, s.vectors, pixels), block)
                     if s.c % s.lanes:
@@ -268,6 +266,10 @@ class _Emitter:
                     results = [[b.fadd(v, bias) for v in line] for line in results]
                 top, left = b.mul(row, i64(rows.m)), b.mul(column, i64(columns.m))
                 start = b.add(image, b.mul(b.add(b.mul(top, self.q), left), i64(lanes)))
+                for i in range(rows.m):  # where the next tile is stored
+                    for j in range(columns.m, 2 * columns.m):
+                        at = b.add(start, b.mul(b.add(b.mul(self.q, i64(i)), i64(j)), i64(lanes)))
+                        ask_for(b, at, self.targets)
                 self._store_tile(results, start, b.sub(self.p, top), b.sub(self.q, left))
 
             self._for_tiles(first, count, one)

@@ -24,7 +24,7 @@ class WinogradWeights:
         self.key = f"{self.name} {s.lanes} {s.vectors} {s.kernel}"
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
-        """A task is a vector of output channels: for each c, gathers of the taps, the transform, stores of the places."""
+        """A task is a vector of output channels: for each c, gathered taps, the transform, a store for each place."""
         r_all, s_all = self.shape.kernel
         s, (u, w, k_all, c_all, k_tiles, begin, end, _) = self.shape, function.args
         type = ir.VectorType(F32, s.lanes)
