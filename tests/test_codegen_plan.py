@@ -1,6 +1,7 @@
 """The plan: which kernels, where tensors lie, and that neither layout nor sharing of memory changes a result."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from graphc.codegen.select import select_kernels
 from graphc.codegen.target import make_target
 from graphc.driver import compile
 from graphc.errors import UnsupportedError
-from graphc.ir import Builder, DType, Graph, dims, f32
+from graphc.ir import Builder, DType, Graph, Value, dims, f32
 from graphc.ops import Conv2d
+from graphc.passes import optimize
 from graphc.reference import run_reference
 from graphc.runtime.jit import JitCode, make_network
 from graphc.verify import relative_difference
@@ -113,6 +115,41 @@ def run_plan(graph: Graph, layouts: dict[object, Layout]) -> object:
     lowered = driver.lower(graph, "net", "native", optimized=False, layouts=layouts)
     code = JitCode(lowered.module, lowered.machine)
     return make_network(code, "net", lowered.plan.weight_block(), 1, (compile, (graph,)))
+
+
+def convolved(x: Value, maps: int, kernel: int = 1) -> Value:
+    return nn.relu(nn.conv2d(x, maps, kernel, padding=kernel // 2))
+
+
+CONCATS: dict[str, Callable[[Value], Value]] = {
+    "inception": lambda x: nn.concat([convolved(x, 16), convolved(x, 48, 3), nn.max_pool(x, 3, 1, padding=1)]),
+    "nested": lambda x: nn.concat([nn.concat([x, convolved(x, 16, 3)]), convolved(x, 20)]),
+    "dense": lambda x: nn.concat([x, y := convolved(x, 16), convolved(nn.relu(nn.concat([x, y])), 32, 3)]),
+    "residual": lambda x: nn.concat([nn.add(x, convolved(x, 32, 3)), nn.conv2d(x, 20, 1)]),
+}
+
+
+@pytest.mark.parametrize("name", CONCATS)
+def test_concats_cost_nothing(name: str) -> None:
+    """What makes an operand writes it into the result: no step is the concat's own, and nothing is overwritten."""
+    net = Builder("net")
+    x = convolved(net.input("x", f32("N", 32, "H", "W")), 32)
+    graph = net.build(nn.global_max_pool(convolved(CONCATS[name](x), 24)))
+    assert not [s for s in make_plan(optimize(graph), make_target()).steps if s.node.op.name == "concat"]
+    image = np.random.default_rng(0).standard_normal((2, 32, 9, 14)).astype(np.float32)
+    (expected,) = run_reference(graph, [image], DType.F64)
+    assert relative_difference(compile(graph, threads=2)(image), expected) < 1e-5
+
+
+def test_a_concat_copies_what_lies_elsewhere() -> None:
+    """An operand that occurs twice, or stands in another order in another concat, has its place only once."""
+    net = Builder("net")
+    x = net.input("x", f32("N", 32, "H", "W"))
+    a, b = convolved(x, 32), convolved(x, 32, 3)
+    graph = net.build(nn.mul(nn.relu(nn.concat([a, b, a])), nn.concat([b, a, b])))
+    image = np.random.default_rng(0).standard_normal((2, 32, 9, 14)).astype(np.float32)
+    (expected,) = run_reference(graph, [image], DType.F64)
+    assert relative_difference(compile(graph, threads=2)(image), expected) < 1e-5
 
 
 def test_blocked_layout_rounds_channels_up() -> None:

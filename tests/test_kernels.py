@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from graphc import models, nn
-from graphc.codegen.kernels.transforms import POINTS, make_transform
+from graphc.codegen.kernels.transforms import Transform, make_transform, split_taps
 from graphc.codegen.plan import make_plan
 from graphc.codegen.target import make_target
 from graphc.driver import compile
@@ -15,11 +15,17 @@ from graphc.verify import relative_difference
 
 
 def convolution(
-    channels: int, kernel: int, out: int | None = None, stride: int = 1, groups: int = 1, dilation: int = 1
+    channels: int,
+    kernel: int | tuple[int, int],
+    out: int | None = None,
+    stride: int = 1,
+    groups: int = 1,
+    dilation: int = 1,
 ) -> Graph:
     net = Builder("net")
     x = net.input("x", f32("N", channels, "H", "W"))
-    padding = dilation * (kernel // 2)
+    r, s = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    padding = dilation * (r // 2), dilation * (s // 2)
     y = nn.conv2d(x, out or channels, kernel, stride, padding, dilation, groups, name="conv")
     return net.build(nn.relu(y))
 
@@ -36,10 +42,14 @@ def kernels_of(graph: Graph, precise: bool = False) -> list[str]:
         (convolution(3, 7, 64, stride=2), "conv_dense_4x6"),
         (convolution(256, 1, 64), "conv_pointwise_4x6"),
         (convolution(64, 1, 96), "conv_pointwise_3x8"),
-        (convolution(64, 3), "winograd4x4_4x6"),
+        (convolution(64, 1, 160), "conv_pointwise_2x10"),
+        (convolution(64, 3), "winograd4x4_3x3_4x6"),
+        (convolution(64, 5), "winograd2x2_5x5_4x6"),
+        (convolution(64, (1, 7)), "winograd1x4_1x7_4x6"),
+        (convolution(64, (3, 1)), "winograd4x1_3x1_4x6"),
         (convolution(64, 3, stride=2), "conv_blocked_4x6"),
         (convolution(64, 3, dilation=2), "conv_blocked_4x6"),
-        (convolution(64, 5, 32), "conv_blocked_2x10"),
+        (convolution(64, 9, 32), "conv_blocked_2x10"),
         (convolution(64, 3, groups=2), "conv_blocked_2x10"),
         (convolution(64, 3, groups=64), "window_conv_3_stride1"),
         (convolution(6, 3, groups=2), "nest_conv2d"),
@@ -47,6 +57,11 @@ def kernels_of(graph: Graph, precise: bool = False) -> list[str]:
 )
 def test_the_intended_kernel_is_chosen(graph: Graph, kernel: str) -> None:
     assert kernels_of(graph) == [kernel]
+
+
+def test_wide_layers_take_passes() -> None:
+    steps = make_plan(optimize(convolution(512, 3, stride=2)), make_target("x86-64-v4")).steps
+    assert steps[-2].kernel.reason == "4 vectors x 6 pixels; rows copied; passes of 64 input channels"
 
 
 def test_precise_convolutions_are_direct() -> None:
@@ -64,10 +79,27 @@ def run_both(graph: Graph, x: Array, precise: bool) -> float:
 
 
 @pytest.mark.parametrize("channels", [24, 64, 200, 512])
+@pytest.mark.parametrize("kernel", [3, 5, (1, 3), (3, 1), (1, 7), (7, 1)], ids=str)
 @pytest.mark.parametrize(("precise", "bound"), [(False, 5e-6), (True, 1e-6)])
-def test_accuracy_contract(channels: int, precise: bool, bound: float) -> None:
+def test_accuracy_contract(channels: int, kernel: int | tuple[int, int], precise: bool, bound: float) -> None:
     x = np.random.default_rng(channels).standard_normal((1, channels, 13, 19)).astype(np.float32)
-    assert run_both(convolution(channels, 3), x, precise) < bound
+    assert run_both(convolution(channels, kernel), x, precise) < bound
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        convolution(256, 3, stride=2),
+        convolution(256, 3, 90, dilation=2),
+        convolution(256, 1, stride=2),
+        convolution(512, 1, 48),
+        convolution(512, 3, 512, groups=2),
+    ],
+)
+@pytest.mark.parametrize("size", [(1, 3), (7, 7), (19, 58)])
+def test_layers_that_take_passes(graph: Graph, size: tuple[int, int]) -> None:
+    x = np.random.default_rng(0).standard_normal((2, *graph.inputs[0].type.shape[1:2], *size)).astype(np.float32)
+    assert run_both(graph, x, precise=True) < 1e-6
 
 
 @pytest.mark.parametrize("graph", [convolution(64, 3), convolution(40, 1, 24), convolution(3, 5, 17, stride=2)])
@@ -87,10 +119,10 @@ def test_threads_change_no_bit(graph: Graph) -> None:
     assert all(r.tobytes() == results[0].tobytes() for r in results)
 
 
-@pytest.mark.parametrize(("m", "r"), POINTS)
-def test_transforms_filter(m: int, r: int) -> None:
+@pytest.mark.parametrize("t", [make_transform(4, 3), make_transform(2, 5), make_transform(1, 1), split_taps(4, 4, 3)])
+def test_transforms_filter(t: Transform) -> None:
     """AT ((G g) * (BT d)) is the sum over k of g[k] * d[i+k], exactly, in fractions."""
-    t = make_transform(m, r)
+    m, r = t.m, t.r
     rng = np.random.default_rng(0)
     g, d = rng.integers(-9, 10, r), rng.integers(-9, 10, m + r - 1)
     product = (np.array(t.weights) @ g) * (np.array(t.data) @ d)
