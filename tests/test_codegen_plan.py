@@ -118,14 +118,14 @@ def run_plan(graph: Graph, layouts: dict[object, Layout]) -> object:
 
 
 def convolved(x: Value, maps: int, kernel: int = 1) -> Value:
-    return nn.relu(nn.conv2d(x, maps, kernel, padding=kernel // 2))
+    return nn.relu(nn.conv2d(x, maps, kernel, padding=kernel // 2, name=f"{x.name}_{maps}"))
 
 
 CONCATS: dict[str, Callable[[Value], Value]] = {
     "inception": lambda x: nn.concat([convolved(x, 16), convolved(x, 48, 3), nn.max_pool(x, 3, 1, padding=1)]),
     "nested": lambda x: nn.concat([nn.concat([x, convolved(x, 16, 3)]), convolved(x, 20)]),
     "dense": lambda x: nn.concat([x, y := convolved(x, 16), convolved(nn.relu(nn.concat([x, y])), 32, 3)]),
-    "residual": lambda x: nn.concat([nn.add(x, convolved(x, 32, 3)), nn.conv2d(x, 20, 1)]),
+    "residual": lambda x: nn.concat([nn.add(x, convolved(x, 32, 3)), nn.conv2d(x, 20, 1, name="b")]),
 }
 
 

@@ -8,6 +8,7 @@ from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.kernels.conv import DirectConv
 from graphc.codegen.kernels.conv_geometry import make_geometry, pack_bias, pack_weights
 from graphc.codegen.kernels.loop_nest import LoopNestKernel
+from graphc.codegen.kernels.relayout import Relayout
 from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_depthwise
 from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_shape import make_shape, winograd_pays
@@ -16,7 +17,7 @@ from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
-from graphc.ir import Op
+from graphc.ir import DType, Op
 
 POOLS = (ops.MaxPool, ops.AveragePool)
 
@@ -33,6 +34,8 @@ def select_kernels(
     if isinstance(op, POOLS) and outputs[0].layout == inputs[0].layout == Layout(target.lanes) and constant_count(op):
         kind = "max" if isinstance(op, ops.MaxPool) else "average"
         return [WindowKernel(kind, op.window, outputs[0], inputs[0], None, None, [], None, target)]
+    if isinstance(op, ops.Identity) and _changes_blocks(inputs[0], outputs[0], target):
+        return [Relayout(outputs[0], inputs[0], target)]
     buffers = (*inputs, *outputs)
     block = max(b.layout.block for b in buffers)
     if isinstance(op, ops.Elementwise) and outputs[0].layout != DENSE:
@@ -41,6 +44,11 @@ def select_kernels(
     if block > 1:
         nests = [split_channels(nest, block) for nest in nests]
     return [LoopNestKernel(op.name, nest, target) for nest in nests]
+
+
+def _changes_blocks(x: Buffer, y: Buffer, target: Target) -> bool:
+    """Whether one is dense and the other in blocks of the target's lanes, and both float32."""
+    return x.type.dtype == DType.F32 and {x.layout, y.layout} == {DENSE, Layout(target.lanes)}
 
 
 def constant_count(op: ops.MaxPool | ops.AveragePool) -> bool:
