@@ -118,7 +118,7 @@ def run_plan(graph: Graph, layouts: dict[object, Layout]) -> object:
 
 
 def convolved(x: Value, maps: int, kernel: int = 1) -> Value:
-    return nn.relu(nn.conv2d(x, maps, kernel, padding=kernel // 2, name=f"{x.name}_{maps}"))
+    return nn.relu(nn.conv2d(x, maps, kernel, padding=kernel // 2, name=f"{x.name}_{maps}_{kernel}"))
 
 
 CONCATS: dict[str, Callable[[Value], Value]] = {
