@@ -1,11 +1,11 @@
-# make demo | test | check | bench | conformance | clean: each works on a fresh machine that has Python (3.11 or newer) and pip.
+# make demo | test | test-levels | check | bench | conformance | clean: each works on a fresh machine that has Python (3.11 or newer) and pip.
 # Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench conformance clean
+.PHONY: demo test test-levels check bench conformance clean
 
 # Compiles the digit network, runs it on scanned pages, compares and draws: into demo/.
 demo: $(VENV)/installed-demo
@@ -14,6 +14,15 @@ demo: $(VENV)/installed-demo
 # Two workers: the smallest machine that runs this has two cores, and the thread-pool tests need cores of their own.
 test: $(VENV)/installed-test
 	$(VENV)/bin/pytest -n 2
+
+# The tests of ops and networks once more with the code for each CPU level, as far as this CPU goes; 15 minutes on 2 cores.
+LEVELS := x86-64-v4 x86-64-v3 x86-64-v2
+LEVEL_TESTS := executors guard_pages arithmetic vecmath gradients kernels network random_graphs models_executors
+test-levels: $(VENV)/installed-test
+	@for level in $(LEVELS); do \
+	    echo "GRAPHC_CPU=$$level"; \
+	    GRAPHC_CPU=$$level $(VENV)/bin/pytest -n 2 -q $(LEVEL_TESTS:%=tests/test_%.py) || exit 1; \
+	done
 
 check: $(VENV)/installed-check
 	$(VENV)/bin/ruff check

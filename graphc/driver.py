@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 from graphc.codegen.layout import Layout
 from graphc.codegen.module import NetworkModule
 from graphc.codegen.plan import Plan, make_plan
-from graphc.codegen.target import Target, check_runs_here, make_target
+from graphc.codegen.target import Target, base_machine, check_runs_here, limit_cpu, make_targets
 from graphc.errors import InputError, ValueDependentError
 from graphc.geometry import describe_geometry
 from graphc.ir import Array, Graph, Value
@@ -33,10 +33,14 @@ class Lowered:
     """A network as LLVM IR, with what it was made from."""
 
     symbol: str
-    plan: Plan
-    target: Target
+    plans: list[tuple[Plan, Target]]
     module: llvm.ModuleRef
     machine: llvm.TargetMachine
+
+    @property
+    def plan(self) -> Plan:
+        """The plan for the first target. All have the same graph and the same weights at the same places."""
+        return self.plans[0][0]
 
 
 @overload
@@ -67,11 +71,13 @@ def compile(
     A model whose shapes depend on the values of inputs is compiled when it is called, for these values, and kept.
 
     `threads` counts the calling thread; None takes GRAPHC_NUM_THREADS or every CPU that this process may use. `cpu` is
-    "native" or a level such as "x86-64-v3". Without `optimized`, the graph is compiled node by node as it stands.
+    "native" or a level such as "x86-64-v3"; GRAPHC_CPU lowers it. Without `optimized`, the graph is compiled node by
+    node as it stands.
 
     A convolution stays within 5e-6 of its largest output against float64. With `precise`, which gives up Winograd's
     minimal filtering for 3x3 at stride 1, the bound is 1e-6.
     """
+    cpu = limit_cpu(cpu)
     check_runs_here(cpu)
     count = check_threads(threads)
     if not isinstance(graph, Graph):
@@ -121,21 +127,26 @@ def lower(
 ) -> Lowered:
     """The network's LLVM module, optimised; its functions are called `symbol_*`.
 
+    `cpu` may be several levels with commas between; the code for the best that the CPU has then runs.
+
     An `artefact` carries the hash of its weights, and with `embed` a reference to them as a data section. `layouts`
     says how values of `graph` lie in memory, where not dense. With `profile`, every step of a run notes its time.
     """
-    target = make_target(cpu)
-    plan = make_plan(optimize(graph) if optimized else graph, target, layouts, precise)
-    header = weights_header(plan) if artefact else b""
-    built = NetworkModule(plan, target, symbol, describe(graph), header, embed, profile)
-    module = llvm.parse_assembly(built.text(_runtime_text("pool.ll"), _runtime_text("api.ll")))
+    targets, final = make_targets(cpu), optimize(graph) if optimized else graph
+    plans = [(make_plan(final, target, layouts, precise), target) for target in targets]
+    header = weights_header(plans[0][0]) if artefact else b""
+    triple = targets[0].triple
+    built = NetworkModule(plans, symbol, describe(graph), header, embed, profile)
+    cpuid = "cpuid_x86_64.ll" if triple.startswith("x86_64") else "cpuid_other.ll"
+    llvm.initialize_native_asmparser()  # the texts hold instructions that LLVM IR has no words for
+    module = llvm.parse_assembly(built.text(*map(_runtime_text, ("pool.ll", "levels.ll", cpuid, "api.ll"))))
     module.verify()
-    machine = target.machine()
+    machine = base_machine(triple)
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_vectorization = tuning.slp_vectorization = False  # the kernels are vector code already
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
-    lowered = Lowered(symbol, plan, target, module, machine)
+    lowered = Lowered(symbol, plans, module, machine)
     if folder := dump_folder():
         dump_code(lowered, folder)
     return lowered
@@ -143,7 +154,8 @@ def lower(
 
 def dump_code(lowered: Lowered, folder: Path) -> None:
     """Write the plan, each kernel's optimised LLVM IR and the whole assembly into `folder` (GRAPHC_DUMP)."""
-    (folder / "plan.txt").write_text(describe_plan(lowered.plan))
+    plans = (f"{target.cpu}:\n{describe_plan(plan)}" for plan, target in lowered.plans)
+    (folder / "plan.txt").write_text("\n".join(plans))
     for function in lowered.module.functions:
         if function.name.startswith("graphc_") and not function.is_declaration:
             (folder / f"{function.name}.ll").write_text(str(function))

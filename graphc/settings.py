@@ -5,6 +5,7 @@ A setting is read when it is used, so a test or a notebook can change it between
 
 import os
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,12 @@ NUM_THREADS = Setting(
 )
 MOST_THREADS = 1024  # what a pool takes: more is a mistake, or a machine whose other threads would only wait
 CC = Setting("CC", "a C compiler's command", "links artefacts; by default the first of cc, gcc and clang")
-SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC)
+CPU = Setting(
+    "GRAPHC_CPU",
+    "a level such as x86-64-v2",
+    "the highest CPU level whose code runs, in process and in artefacts; by default all that the CPU has",
+)
+SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC, CPU)
 
 
 def dump_folder() -> Path | None:
@@ -66,6 +72,13 @@ def stop_after() -> int | None:
 def num_threads() -> int:
     """How many threads a run uses: GRAPHC_NUM_THREADS, or the CPUs that this process may use."""
     return NUM_THREADS.integer(1, MOST_THREADS) or min(len(os.sched_getaffinity(0)), MOST_THREADS)
+
+
+def cpu_limit(levels: Collection[str]) -> str | None:
+    """The one of `levels` that GRAPHC_CPU names; None if not set, InputError if it is none of them."""
+    if CPU.text and CPU.text not in levels:
+        raise InputError(f"{CPU.name}: expected one of {', '.join(levels)}, got {CPU.text!r}")
+    return CPU.text or None
 
 
 def c_compiler() -> list[str]:

@@ -1,23 +1,17 @@
 ; The C interface of a compiled network, the same code in process and in an artefact. The compiler replaces `NAME` by the
 ; network's name and defines, beside this text, everything that differs between networks:
 ;
-;   @graphc_prepare(ptr sizes, ptr table) -> i32   checks the sizes (in the order of the symbols), fills the table with
-;                                                  all that depends on them; word 0 is the workspace in bytes
-;   @graphc_setup(ptr frame, ptr pool)             runs the kernels that read nothing but weights, once
-;   @graphc_forward(ptr frame, ptr pool)           runs the others; the frame holds addresses: table, weights,
-;                                                  workspace, the network's own block, the inputs, the outputs
-;   @graphc_output_dims(ptr table, i32 output, ptr dims)   stores the dims of an output
-;   @graphc_symbols, @graphc_inputs, @graphc_outputs, @graphc_table_words, @graphc_weight_bytes   (i64) how many
+;   @graphc_levels, @graphc_level_count            the code for each CPU level (runtime/levels.ll says what a level is)
+;   @graphc_symbols, @graphc_inputs, @graphc_outputs, @graphc_weight_bytes   (i64) how many
 ;   @graphc_frame_words                            4 + inputs + outputs
-;   @graphc_packed_bytes, @graphc_scratch_bytes    (i64) what the network's own block holds: the results of setup, and
-;                                                  then for each thread what its kernels write down for themselves
 ;   @graphc_alignments ([n x i64])                 size of an element minus 1, for each input, then each output
 ;   @graphc_weights (ptr)                          the embedded weights, or null
 ;   @graphc_weights_header ([64 x i8])             what a weights file begins with
 ;   @graphc_metadata                               JSON, zero-terminated
+;   @graphc_e10                                    the error of a CPU that no level was compiled for, zero-terminated
 ;   @graphc_messages ([n x ptr]), @graphc_message_count (i32)   the errors from code 100 on
 ;
-; Codes: 0 to 9 below in @graphc_errors; 100 + i is the i-th requirement on the sizes that does not hold.
+; Codes: 0 to 10 below in @graphc_errors; 100 + i is the i-th requirement on the sizes that does not hold.
 ;
 ; A network is %graphc.net, then the table, then the sizes that the table was made for:
 ;   0 pool   1 weights   2 workspace, grown on demand   3 its bytes   4 mapped weights file or null   5 its bytes
@@ -36,9 +30,10 @@
 @graphc_e8 = internal constant [53 x i8] c"the weights are missing or not those of this network\00"
 @graphc_e9 = internal constant [72 x i8] c"the batch, height or width differs from the one the network is fixed to\00"
 @graphc_unknown = internal constant [19 x i8] c"unknown error code\00"
-@graphc_errors = internal constant [10 x ptr] [
+@graphc_errors = internal constant [11 x ptr] [
   ptr @graphc_e0, ptr @graphc_e1, ptr @graphc_e2, ptr @graphc_e3, ptr @graphc_e4,
-  ptr @graphc_e5, ptr @graphc_e6, ptr @graphc_e7, ptr @graphc_e8, ptr @graphc_e9 ]
+  ptr @graphc_e5, ptr @graphc_e6, ptr @graphc_e7, ptr @graphc_e8, ptr @graphc_e9,
+  ptr @graphc_e10 ]
 
 declare ptr @calloc(i64, i64)
 declare i32 @memcmp(ptr, ptr, i64)
@@ -49,7 +44,20 @@ declare i32 @munmap(ptr, i64)
 declare i32 @close(i32)
 
 define i32 @NAME_abi_version() {
-  ret i32 1
+  ret i32 2
+}
+
+; const char *NAME_cpu(void): the name of the level that runs, or null
+define ptr @NAME_cpu() {
+  %level = call ptr @graphc_level()
+  %none = icmp eq ptr %level, null
+  br i1 %none, label %unfit, label %fit
+unfit:
+  ret ptr null
+fit:
+  %p = getelementptr %graphc.level, ptr %level, i32 0, i32 7
+  %name = load ptr, ptr %p
+  ret ptr %name
 }
 
 define ptr @NAME_metadata() {
@@ -58,7 +66,7 @@ define ptr @NAME_metadata() {
 
 ; const char *NAME_strerror(int code)
 define ptr @NAME_strerror(i32 %code) {
-  %general = icmp ult i32 %code, 10
+  %general = icmp ult i32 %code, 11
   br i1 %general, label %is_general, label %not_general
 is_general:
   %p = getelementptr ptr, ptr @graphc_errors, i32 %code
@@ -144,7 +152,13 @@ bad_argument:
 check:
   store ptr null, ptr %out
   %too_many = icmp ugt i32 %threads, 1024                                    ; negative counts as huge
-  br i1 %too_many, label %bad_argument, label %choose
+  br i1 %too_many, label %bad_argument, label %choose_level
+choose_level:
+  %level = call ptr @graphc_level()
+  %unfit = icmp eq ptr %level, null
+  br i1 %unfit, label %bad_cpu, label %choose
+bad_cpu:
+  ret i32 10
 choose:
   %given_bits = ptrtoint ptr %given to i64
   %given_low = and i64 %given_bits, 7                                        ; the largest element has 8 bytes
@@ -165,7 +179,8 @@ select:
 no_weights:
   ret i32 8
 allocate:
-  %table_words = load i64, ptr @graphc_table_words
+  %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
+  %table_words = load i64, ptr %table_words_at
   %symbols = load i64, ptr @graphc_symbols
   %words = add i64 %table_words, %symbols
   %tail = mul i64 %words, 8
@@ -190,8 +205,10 @@ finish:
   %pool = load ptr, ptr %net
   %count = call i32 @graphc_pool_threads(ptr %pool)
   %count_wide = zext i32 %count to i64
-  %packed_bytes = load i64, ptr @graphc_packed_bytes
-  %scratch_bytes = load i64, ptr @graphc_scratch_bytes
+  %packed_bytes_at = getelementptr %graphc.level, ptr %level, i32 0, i32 5
+  %packed_bytes = load i64, ptr %packed_bytes_at
+  %scratch_bytes_at = getelementptr %graphc.level, ptr %level, i32 0, i32 6
+  %scratch_bytes = load i64, ptr %scratch_bytes_at
   %scratch_all = mul i64 %scratch_bytes, %count_wide
   %own_bytes = add i64 %packed_bytes, %scratch_all
   %own_some = add i64 %own_bytes, 64                                         ; aligned_alloc(0) may be null
@@ -210,7 +227,9 @@ setup:
   store ptr %weights, ptr %f1
   %f3 = getelementptr ptr, ptr %f, i64 3
   store ptr %own, ptr %f3
-  call void @graphc_setup(ptr %f, ptr %pool)
+  %setup_at = getelementptr %graphc.level, ptr %level, i32 0, i32 1
+  %setup_code = load ptr, ptr %setup_at
+  call void %setup_code(ptr %f, ptr %pool)
   %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 7
   call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   store ptr %net, ptr %out
@@ -264,9 +283,17 @@ define i64 @NAME_workspace(ptr %sizes) {
 bad_argument:
   ret i64 -1
 prepare:
-  %table_words = load i64, ptr @graphc_table_words
+  %level = call ptr @graphc_level()
+  %unfit = icmp eq ptr %level, null
+  br i1 %unfit, label %bad_cpu, label %fit
+bad_cpu:
+  ret i64 -10
+fit:
+  %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
+  %table_words = load i64, ptr %table_words_at
   %table = alloca i64, i64 %table_words
-  %code = call i32 @graphc_prepare(ptr %sizes, ptr %table)
+  %prepare_code = load ptr, ptr %level
+  %code = call i32 %prepare_code(ptr %sizes, ptr %table)
   %ok = icmp eq i32 %code, 0
   br i1 %ok, label %good, label %bad
 good:
@@ -291,13 +318,23 @@ define i32 @NAME_output_dims(ptr %sizes, i32 %output, ptr %dims) {
 bad_argument:
   ret i32 1
 prepare:
-  %table_words = load i64, ptr @graphc_table_words
+  %level = call ptr @graphc_level()
+  %unfit = icmp eq ptr %level, null
+  br i1 %unfit, label %bad_cpu, label %fit
+bad_cpu:
+  ret i32 10
+fit:
+  %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
+  %table_words = load i64, ptr %table_words_at
   %table = alloca i64, i64 %table_words
-  %code = call i32 @graphc_prepare(ptr %sizes, ptr %table)
+  %prepare_code = load ptr, ptr %level
+  %code = call i32 %prepare_code(ptr %sizes, ptr %table)
   %ok = icmp eq i32 %code, 0
   br i1 %ok, label %good, label %failed
 good:
-  call void @graphc_output_dims(ptr %table, i32 %output, ptr %dims)
+  %output_dims_at = getelementptr %graphc.level, ptr %level, i32 0, i32 3
+  %output_dims_code = load ptr, ptr %output_dims_at
+  call void %output_dims_code(ptr %table, i32 %output, ptr %dims)
   br label %failed
 failed:
   ret i32 %code
@@ -368,8 +405,10 @@ bad:
 
 ; One run, with the network's mutex held
 define internal i32 @graphc_run_locked(ptr %net, ptr %f, ptr %sizes, ptr %given, i64 %given_bytes) {
+  %level = call ptr @graphc_level()                                          ; as when the network was created
   %table = getelementptr %graphc.net, ptr %net, i32 1
-  %table_words = load i64, ptr @graphc_table_words
+  %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
+  %table_words = load i64, ptr %table_words_at
   %last = getelementptr i64, ptr %table, i64 %table_words
   %symbols = load i64, ptr @graphc_symbols
   %size_bytes = mul i64 %symbols, 8
@@ -381,7 +420,8 @@ define internal i32 @graphc_run_locked(ptr %net, ptr %f, ptr %sizes, ptr %given,
   br i1 %prepare_now, label %prepare, label %space
 prepare:
   store i64 0, ptr %table
-  %code = call i32 @graphc_prepare(ptr %sizes, ptr %table)
+  %prepare_code = load ptr, ptr %level
+  %code = call i32 %prepare_code(ptr %sizes, ptr %table)
   %ok = icmp eq i32 %code, 0
   br i1 %ok, label %remember, label %refused
 refused:
@@ -437,7 +477,9 @@ run:
   %f3 = getelementptr ptr, ptr %f, i64 3
   store ptr %own_block, ptr %f3
   %pool = load ptr, ptr %net
-  call void @graphc_forward(ptr %f, ptr %pool)
+  %forward_at = getelementptr %graphc.level, ptr %level, i32 0, i32 2
+  %forward_code = load ptr, ptr %forward_at
+  call void %forward_code(ptr %f, ptr %pool)
   ret i32 0
 }
 

@@ -35,6 +35,7 @@
 #define STRING(text) #text
 #define STRING_OF_VALUE(text) STRING(text)
 #define PROGRAM STRING_OF_VALUE(NETWORK)
+#define ERROR_CPU 10 /* NAME_ERROR_CPU of the header: macros cannot make capitals */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static const tensor_info inputs[] = {INPUTS}, outputs[] = {OUTPUTS};
@@ -268,6 +269,8 @@ int main(int argc, char **argv)
     output = argv[INPUT_COUNT];
     if (strlen(output) < 5 || strcmp(output + strlen(output) - 4, ".npy"))
         fail(USAGE, "OUTPUT: expected a name that ends in .npy, got '%s'", output);
+    if (!NET(cpu)())
+        fail(FAILED, "%s", NET(strerror)(ERROR_CPU));
     run_network(argv, output, threads, find_weights(weights));
     return 0;
 }

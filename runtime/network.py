@@ -15,7 +15,7 @@ from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, parse_type
 from graphc.settings import MOST_THREADS, num_threads
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 REMEMBERED_SHAPES = 64  # input shapes whose sizes are kept: working them out takes 10 us, as much as a small network
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
@@ -24,6 +24,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "abi_version": (_I, ()),
     "metadata": (ctypes.c_char_p, ()),
     "strerror": (ctypes.c_char_p, (_I,)),
+    "cpu": (ctypes.c_char_p, ()),
     "create": (_I, (_P, _I, ctypes.c_char_p)),
     "create_from_memory": (_I, (_P, _I, _P, _L)),
     "destroy": (None, (_P,)),
@@ -70,6 +71,7 @@ class Network:
         self._prepared: dict[tuple[tuple[int, ...], ...], tuple[Any, dict[str, int], list[tuple[int, ...]]]] = {}
         self._idle: deque[ctypes.c_void_p] = deque()
         self._idle.append(self._new_handle())
+        self.cpu: str = functions["cpu"]().decode()  # what the code that runs was compiled for
         self._finalizer = weakref.finalize(self, _destroy_all, self._idle, functions["destroy"], owner)
 
     def __reduce__(self) -> tuple[Callable[..., "Network"], tuple[Any, ...]]:

@@ -42,9 +42,10 @@ def build(
 
     `emit` lists kinds: "so" (shared library), "h" (its C header), "obj" (object file), "exe" (program that reads .npy,
     PPM or PGM and writes .npy), "ll" and "asm" (the code as text, without weights). `name`, by default the graph's as
-    a C identifier, is the stem of the files and the prefix of the functions. `cpu` and `precise` are as in
-    `graphc.compile`. With weights="file" they stand in NAME.weights (kind "weights"), which the network maps when it is
-    created.
+    a C identifier, is the stem of the files and the prefix of the functions. `cpu` is "native", a level such as
+    "x86-64-v3", or several with commas between: then all stand in one artefact, beside one copy of the weights, and the
+    best that a CPU has runs there. `precise` is as in `graphc.compile`. With weights="file" they stand in NAME.weights
+    (kind "weights"), which the network maps when it is created.
 
     The same graph gives the same bytes, whatever the directory. The files appear when all are complete, or not at all.
     InputError for a wrong argument, UnsupportedError for a network that cannot be compiled, FileError where files
@@ -89,7 +90,9 @@ def _check_arguments(graph: Graph, emit: Sequence[str], weights: str) -> None:
 def _write(graph: Graph, lowered: Lowered, folder: Path, kinds: Collection[str]) -> None:
     """Write NAME.* of these kinds, and what they are made from, into `folder`."""
     name, in_file = lowered.symbol, "weights" in kinds
-    (folder / f"{name}.h").write_text(header_text(graph, name, in_file), encoding="utf-8")
+    (folder / f"{name}.h").write_text(
+        header_text(graph, name, in_file, [t.cpu for _, t in lowered.plans]), encoding="utf-8"
+    )
     if in_file:
         write_weights(folder / f"{name}.weights", lowered.plan)
     if "ll" in kinds:
@@ -108,8 +111,9 @@ def _write(graph: Graph, lowered: Lowered, folder: Path, kinds: Collection[str])
 def _describe(lowered: Lowered, in_file: bool) -> str:
     """The first line of code as text: what it is, and where its weights are."""
     name, title, size = lowered.symbol, c_comment(lowered.plan.graph.name), lowered.plan.weight_bytes
+    cpus = ", ".join(target.cpu for _, target in lowered.plans)
     where = f"{name}_create reads them" if in_file else f"the external {WEIGHTS_LABEL} stands for them"
     return (
-        f"Network '{title}', compiled by graphc for {lowered.target.cpu}. Its {size} bytes of weights "
+        f"Network '{title}', compiled by graphc for {cpus}. Its {size} bytes of weights "
         f"are not in this text: {where}; {name}.weights holds them after its first 64 bytes."
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.artefact.names import c_comment, c_parameters
-from graphc.codegen.module import fixed_sizes, has_image_sizes
+from graphc.codegen.module import ERROR_CPU, fixed_sizes, has_image_sizes
 from graphc.ir import DType, Graph, TensorType, dims
 from graphc.ir.verify import requirements
 from graphc.runtime.network import ABI_VERSION
@@ -30,6 +30,7 @@ ERRORS = (
     ("ERROR_FILE", "the weights file could not be read"),
     ("ERROR_WEIGHTS", "the weights are missing or not those of this network"),
     ("ERROR_FIXED_SIZE", "the batch, height or width differs from the one the network is fixed to"),
+    ("ERROR_CPU", ERROR_CPU),
 )
 # What prototypes and the example call things, so that no tensor may be called so
 _LOCALS = ("net", "n", "h", "w", "workspace", "workspace_bytes", "code", "inputs", "outputs", "sizes")
@@ -74,6 +75,11 @@ const char *NAME_strerror(int code);
 
 /* JSON in UTF-8: "name"; "inputs" and "outputs", each a list of [name, type]; "symbols"; "meta". Not to be freed. */
 const char *NAME_metadata(void);
+
+/* What the code that runs on this CPU was compiled for: @cpus@. Null if this CPU has not the
+ * instructions of any. The environment variable GRAPHC_CPU, a level such as x86-64-v2, allows none above it. It is read
+ * when one of these functions is first called. Not to be freed. */
+const char *NAME_cpu(void);
 
 /* A network, ready to run: threads, workspace, and the address of the weights. Runs of one such object wait for
  * each other, those of different objects do not. */
@@ -135,7 +141,7 @@ int64_t NAME_workspace(const int64_t *sizes);
 """
 
 
-def header_text(graph: Graph, name: str, weights_in_file: bool) -> str:
+def header_text(graph: Graph, name: str, weights_in_file: bool, cpus: Sequence[str]) -> str:
     """The header of `graph`'s artefact, whose functions are called `name_*`."""
     images, first, tensors = has_image_sizes(graph), graph.outputs[0], _list_tensors(graph, name)
     parts = [_GENERAL, _IMAGES if images else "", _OUTPUT_SHAPE if images and first.type.rank <= 4 else "", _ANY_SIZES]
@@ -149,6 +155,7 @@ def header_text(graph: Graph, name: str, weights_in_file: bool) -> str:
         "UPPER": name.upper(),
         "@title@": c_comment(graph.name),
         "@tensors@": _tensor_lines(tensors),
+        "@cpus@": " or ".join(cpus),
         "@symbols@": f"Chosen anew in every run: {symbols}. // rounds down." if symbols else "All sizes are fixed.",
         "@weights@": where,
         "@weights_file@": path,

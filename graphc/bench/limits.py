@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.bench.machine import cache_bytes
-from graphc.codegen.target import Target, make_target
+from graphc.codegen.target import Target, base_machine, limit_cpu, make_target
 from graphc.runtime.jit import JitCode
 
 Floats = NDArray[np.float32]
@@ -47,8 +47,8 @@ class Limits:
 
 def measure_limits(threads: int) -> Limits:
     """The limits of the CPUs that this process is bound to, on so many threads at a time."""
-    target, capacity = make_target(), {name: size for name, size in cache_bytes().items() if name != "L1"}
-    code = JitCode(llvm.parse_assembly(_multiply_add_loop(target)), target.machine())
+    target, capacity = make_target(limit_cpu("native")), {n: size for n, size in cache_bytes().items() if n != "L1"}
+    code = JitCode(llvm.parse_assembly(_multiply_add_loop(target)), base_machine(target.triple))
     loop = code.function("multiply_add", None, (ctypes.c_int64, ctypes.c_void_p))
     result = np.zeros(target.lanes, np.float32)
     with ThreadPoolExecutor(threads) as pool:
@@ -104,7 +104,6 @@ def _multiply_add_loop(target: Target) -> str:
         f"  store {vector} %s{CHAINS - 1}, ptr %result, align 4",
         "  ret void",
         "}",
-        f'attributes #0 = {{ nounwind "prefer-vector-width"="{target.lanes * 32}" '
-        f'"min-legal-vector-width"="{target.lanes * 32}" }}',
+        f"attributes #0 = {{ {target.attributes} }}",
     ]
     return f'target triple = "{target.triple}"\n' + "\n".join(lines) + "\n"

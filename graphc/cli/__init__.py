@@ -100,6 +100,13 @@ reading = combine(
 cpu = click.option(
     "--cpu", default="native", show_default=True, metavar="NAME", help="Compile for this CPU: native, or x86-64-v3, ..."
 )
+cpus = click.option(
+    "--cpu",
+    default="native",
+    show_default=True,
+    metavar="NAME,...",
+    help="Compile for these CPUs: native, or some of x86-64, x86-64-v2, x86-64-v3, x86-64-v4. The best that runs is used.",
+)
 threads = click.option(
     "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of a run.  [default: every CPU]"
 )
@@ -127,7 +134,13 @@ def main(debug: bool) -> None:
     """
 
 
-@main.command(**examples("compile net.onnx -o build", "compile digits --dense -o build --emit so,h,exe"))
+@main.command(
+    **examples(
+        "compile net.onnx -o build",
+        "compile digits --dense -o build --emit so,h,exe",
+        "compile vgg16 -o build --cpu x86-64-v2,x86-64-v3,x86-64-v4",
+    )
+)
 @model
 @click.option("-o", "--output", type=FILE, required=True, metavar="DIR", help="The folder to write into.")
 @click.option("--emit", type=parse_words, default="so,h", show_default=True, help="Some of so, h, obj, exe, ll, asm.")
@@ -139,7 +152,7 @@ def main(debug: bool) -> None:
     show_default=True,
     help="In the library, or in a file beside it.",
 )
-@cpu
+@cpus
 @click.option("--precise", is_flag=True, help="Convolutions within 1e-6 of the largest output, not 5e-6; slower.")
 @dense
 def compile(

@@ -157,7 +157,8 @@ int main(int argc, char **argv)
     int i;
 
     check_create(weights);
-    CHECK(F(abi_version)() == 1);
+    CHECK(F(abi_version)() == 2);
+    CHECK(F(cpu)() && *F(cpu)());
     if (F(create)(&net, 2, weights))
         return 2;
     for (i = 2; i + 4 < argc; i += 5)

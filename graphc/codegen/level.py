@@ -1,0 +1,216 @@
+"""The code of one network for one CPU level: its kernels, what prepares a shape, the run itself.
+
+A level is what runtime/levels.ll says it is; several stand in one module, and their functions are called after them.
+"""
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64, intrinsic
+from graphc.codegen.constants import string
+from graphc.codegen.cpuid import WORDS, needed_words
+from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.nest import Buffer
+from graphc.codegen.plan import ALIGNMENT, Place, Plan, Step, align, buffer_bytes
+from graphc.codegen.shapes import ShapeCode
+from graphc.codegen.target import Target
+from graphc.ir import Dim, DimLike
+from graphc.ir.verify import requirements
+
+ERROR_SIZE, ERROR_TOO_LARGE, FIRST_REQUIREMENT = 2, 3, 100  # the codes of runtime/api.ll
+LARGEST_SIZE = 2**31 - 1  # of one symbol; products are checked for overflow
+LARGEST_TENSOR = 2**62  # bytes of a workspace; beyond it, sums of slots could overflow
+SERIAL_WORK = 20_000  # scalar operations: below about 2 us of work, waking threads costs more than it saves
+# the words of the frame that a run passes on
+FRAME_TABLE, FRAME_WEIGHTS, FRAME_WORKSPACE, FRAME_OWN, FRAME_INPUTS = 0, 1, 2, 3, 4
+CLOCK_MONOTONIC = 1  # of Linux's clock_gettime, which takes 20 ns
+
+
+class LevelCode:
+    """Adds to `module` the functions of a plan, with `suffix` in their names; `record` describes them.
+
+    With `stamps`, the name of a function, that returns where a run notes the time of every step.
+    """
+
+    def __init__(
+        self, module: ir.Module, plan: Plan, target: Target, number: int, suffix: str, stamps: str | None
+    ) -> None:
+        self.module, self.plan, self._group, self._suffix = module, plan, f"#{number}", suffix
+        self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
+        self._kernels: dict[str, ir.Function] = {}
+        self._scratch = max((align(s.kernel.scratch) for s in (*plan.setup, *plan.steps)), default=0)
+        setup = self._emit_sequence("setup", plan.setup, None)
+        forward = self._emit_sequence("forward", plan.steps, self._define_stamps(stamps) if stamps else None)
+        dims = self._emit_output_dims()
+        prepare = self._emit_prepare()
+        words = ir.Constant(ir.ArrayType(I32, WORDS), needed_words(target.needs))
+        self.record = ir.Constant.literal_struct(
+            [
+                *(prepare, setup, forward, dims),
+                *(i64(len(self._table)), i64(plan.packed_bytes), i64(self._scratch)),
+                *(string(module, f"graphc_cpu{suffix}", target.cpu), i64(target.level), words),
+            ]
+        )
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def _function(self, name: str, result: ir.Type, args: Sequence[ir.Type]) -> ir.Function:
+        function = ir.Function(self.module, ir.FunctionType(result, list(args)), f"graphc_{name}{self._suffix}")
+        function.linkage = "internal"
+        set.add(function.attributes, self._group)  # llvmlite's own add() knows no such attribute
+        return function
+
+    def _kernel(self, kernel: Kernel) -> ir.Function:
+        """The kernel's function, emitted once for all steps with equal keys."""
+        if kernel.key not in self._kernels:
+            args = [PTR] * len(kernel.buffers) + [I64] * (len(kernel.sizes) + 2) + [PTR]
+            function = self._function(f"{kernel.name}_{len(self._kernels)}", VOID, args)
+            function.attributes.add("noinline")
+            for argument in function.args[: len(kernel.buffers)]:
+                argument.add_attribute("noalias")
+            kernel.emit(ir.IRBuilder(function.append_basic_block("entry")), function)
+            self._kernels[kernel.key] = function
+        return self._kernels[kernel.key]
+
+    def _emit_step(self, name: str, kernel: Kernel) -> ir.Function:
+        """`void step(ptr frame, i64 begin, i64 end, i64 thread)`: the kernel on this step's buffers and sizes."""
+        function = self._function(name, VOID, [PTR, I64, I64, I64])
+        frame, begin, end, thread = function.args
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+        table = load_word(b, frame, FRAME_TABLE, PTR)
+        pointers = [self._address(b, frame, table, buffer) for buffer in kernel.buffers]
+        sizes = [self._load_entry(b, table, d) for d in kernel.sizes]
+        scratch: ir.Value = ir.Constant(PTR, None)
+        if kernel.scratch:
+            start = b.add(i64(self.plan.packed_bytes), b.mul(thread, i64(self._scratch)))
+            scratch = address(b, load_word(b, frame, FRAME_OWN, PTR), start, I8)
+        b.call(self._kernel(kernel), [*pointers, *sizes, begin, end, scratch])
+        b.ret_void()
+        return function
+
+    def _address(self, b: ir.IRBuilder, frame: ir.Value, table: ir.Value, buffer: Buffer) -> ir.Value:
+        whole = self._whole_address(b, frame, table, self.plan.places[buffer.memory])
+        if buffer.whole is None:
+            return whole
+        return address(b, whole, self._load_entry(b, table, buffer.start * buffer.type.dtype.size), I8)
+
+    def _whole_address(self, b: ir.IRBuilder, frame: ir.Value, table: ir.Value, place: Place) -> ir.Value:
+        match place.kind:
+            case "input":
+                return load_word(b, frame, FRAME_INPUTS + place.index, PTR)
+            case "output":
+                return load_word(b, frame, FRAME_INPUTS + len(self.plan.graph.inputs) + place.index, PTR)
+            case "weights":
+                return address(b, load_word(b, frame, FRAME_WEIGHTS, PTR), i64(place.index), I8)
+            case "packed":
+                return address(b, load_word(b, frame, FRAME_OWN, PTR), i64(place.index), I8)
+        start = load_word(b, table, self._entry(("slot", place.index)), I64)
+        return address(b, load_word(b, frame, FRAME_WORKSPACE, PTR), start, I8)
+
+    def _entry(self, key: DimLike | tuple[str, int]) -> int:
+        return self._table.setdefault(key, len(self._table))
+
+    def _load_entry(self, b: ir.IRBuilder, table: ir.Value, d: DimLike) -> ir.Value:
+        return load_word(b, table, self._entry(d), I64) if isinstance(d, Dim) else i64(d)
+
+    def _emit_sequence(self, name: str, steps: Sequence[Step], stamps: ir.GlobalVariable | None) -> ir.Function:
+        """`void graphc_NAME(ptr frame, ptr pool)`: the steps in order, on the pool where it is worth it."""
+        functions = [self._emit_step(f"{name}_{i}", step.kernel) for i, step in enumerate(steps)]
+        pool_run = self.module.globals.get("graphc_pool_run") or ir.Function(
+            self.module, ir.FunctionType(VOID, [PTR, PTR, PTR, I64]), "graphc_pool_run"
+        )
+        sequence = self._function(name, VOID, [PTR, PTR])
+        frame, pool = sequence.args
+        b = ir.IRBuilder(sequence.append_basic_block("entry"))
+        table = load_word(b, frame, FRAME_TABLE, PTR)
+        for i, (step, function) in enumerate(zip(steps, functions, strict=True)):
+            _emit_stamp(b, stamps, i)
+            tasks = self._load_entry(b, table, step.kernel.tasks)
+            work = self._load_entry(b, table, step.kernel.work)
+            with b.if_else(b.icmp_signed("<", work, i64(SERIAL_WORK))) as (alone, together):
+                with alone:
+                    b.call(function, [frame, i64(0), tasks, i64(0)])
+                with together:
+                    b.call(pool_run, [pool, function, frame, tasks])
+        _emit_stamp(b, stamps, len(steps))
+        b.ret_void()
+        return sequence
+
+    def _define_stamps(self, name: str) -> ir.GlobalVariable:
+        """Where a profiled run notes when each step begins, and when the last one ends; `name()` is its address.
+
+        A stamp is the two words of a `struct timespec`: seconds, nanoseconds.
+        """
+        stamps = ir.GlobalVariable(self.module, ir.ArrayType(I64, 2 * len(self.plan.steps) + 2), "graphc_stamps")
+        stamps.linkage, stamps.initializer = "internal", ir.Constant(stamps.value_type, None)
+        function = ir.Function(self.module, ir.FunctionType(PTR, []), name)
+        ir.IRBuilder(function.append_basic_block("entry")).ret(stamps)
+        return stamps
+
+    # -- shapes -------------------------------------------------------------------------------------------------------
+
+    def _emit_prepare(self) -> ir.Function:
+        """`i32 graphc_prepare(ptr sizes, ptr table)`; emitted last, when every table entry is known."""
+        function = self._function("prepare", I32, [PTR, PTR])
+        sizes, table = function.args
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+
+        def refuse_if(condition: ir.Value, code: int) -> None:
+            with b.if_then(condition, likely=False):
+                b.ret(ir.Constant(I32, code))
+
+        symbols = {s: load_word(b, sizes, i, I64) for i, s in enumerate(self.plan.graph.symbols)}
+        for value in symbols.values():
+            refuse_if(b.icmp_unsigned(">=", b.sub(value, i64(1)), i64(LARGEST_SIZE)), ERROR_SIZE)
+        code = ShapeCode(b, symbols)
+        for i, r in enumerate(requirements(self.plan.graph)):
+            a, bound = code.emit(r.a), code.emit(1 if r.b is None else r.b)
+            refuse_if(b.icmp_signed("<" if r.b is None else "!=", a, bound), FIRST_REQUIREMENT + i)
+        for buffer in (Buffer(v.name, v.type) for v in (*self.plan.graph.inputs, *self.plan.graph.outputs)):
+            code.emit(buffer_bytes(buffer))  # for its overflow check
+        for key, index in self._table.items():
+            if isinstance(key, Dim):
+                b.store(code.emit(key), address(b, table, i64(index), I64))
+        total: ir.Value = i64(ALIGNMENT)  # never 0: the interface takes 0 for "not prepared"
+        for slot, members in enumerate(self.plan.slots):
+            start, size = total, i64(0)
+            for member in members:
+                value = code.emit(member)
+                size = b.select(b.icmp_signed(">", value, size), value, size)
+            rounded = b.and_(code.checked("sadd", size, i64(ALIGNMENT - 1)), i64(-ALIGNMENT))
+            total = code.checked("sadd", total, rounded)
+            b.store(start, address(b, table, i64(self._entry(("slot", slot))), I64))
+        refuse_if(b.or_(code.overflow, b.icmp_signed(">", total, i64(LARGEST_TENSOR))), ERROR_TOO_LARGE)
+        b.store(total, table)
+        b.ret(ir.Constant(I32, 0))
+        return function
+
+    def _emit_output_dims(self) -> ir.Function:
+        """`void graphc_output_dims(ptr table, i32 output, ptr dims)`."""
+        function = self._function("output_dims", VOID, [PTR, I32, PTR])
+        table, output, result = function.args
+        b = ir.IRBuilder(function.append_basic_block("entry"))
+        last = b.append_basic_block("last")
+        choice = b.switch(output, last)
+        for i, v in enumerate(self.plan.graph.outputs):
+            block = b.append_basic_block(f"output{i}")
+            choice.add_case(ir.Constant(I32, i), block)
+            b.position_at_end(block)
+            for axis, d in enumerate(v.type.shape):
+                b.store(self._load_entry(b, table, d), address(b, result, i64(axis), I64))
+            b.branch(last)
+        b.position_at_end(last)
+        b.ret_void()
+        return function
+
+
+def _emit_stamp(b: ir.IRBuilder, stamps: ir.GlobalVariable | None, number: int) -> None:
+    """Note the time, if this is profiled. The cycle counter would be nearer, but not every CPU lets it be read."""
+    if stamps:
+        place = address(b, stamps, i64(2 * number), I64)
+        intrinsic(b, "clock_gettime", I32, [ir.Constant(I32, CLOCK_MONOTONIC), place])
+
+
+def load_word(b: ir.IRBuilder, base: ir.Value, index: int, type: ir.Type) -> ir.Value:
+    return b.load(address(b, base, i64(index), I64), typ=type, align=8)
