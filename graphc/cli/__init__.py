@@ -105,7 +105,7 @@ cpus = click.option(
     default="native",
     show_default=True,
     metavar="NAME,...",
-    help="Compile for these CPUs: native, or some of x86-64, x86-64-v2, x86-64-v3, x86-64-v4. The best that runs is used.",
+    help="Compile for these CPUs: native, or x86-64-v2, x86-64-v3 and so on. The best that a CPU has runs there.",
 )
 threads = click.option(
     "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of a run.  [default: every CPU]"
@@ -138,7 +138,7 @@ def main(debug: bool) -> None:
     **examples(
         "compile net.onnx -o build",
         "compile digits --dense -o build --emit so,h,exe",
-        "compile vgg16 -o build --cpu x86-64-v2,x86-64-v3,x86-64-v4",
+        "compile net.onnx -o build --cpu x86-64-v2,x86-64-v3",
     )
 )
 @model
