@@ -77,8 +77,7 @@ def compile(
     A convolution stays within 5e-6 of its largest output against float64. With `precise`, which gives up Winograd's
     minimal filtering for 3x3 at stride 1, the bound is 1e-6.
     """
-    cpu = limit_cpu(cpu)
-    check_runs_here(cpu)
+    check_runs_here(limit_cpu(cpu))
     count = check_threads(threads)
     if not isinstance(graph, Graph):
         return _compile_model(graph, threads, cpu, optimized, precise)
@@ -127,12 +126,13 @@ def lower(
 ) -> Lowered:
     """The network's LLVM module, optimised; its functions are called `symbol_*`.
 
-    `cpu` may be several levels with commas between; the code for the best that the CPU has then runs.
+    `cpu` may be several levels with commas between; the code for the best that the CPU has then runs. GRAPHC_CPU lowers
+    what it says, but not for an artefact, which reads it itself.
 
     An `artefact` carries the hash of its weights, and with `embed` a reference to them as a data section. `layouts`
     says how values of `graph` lie in memory, where not dense. With `profile`, every step of a run notes its time.
     """
-    targets, final = make_targets(cpu), optimize(graph) if optimized else graph
+    targets, final = make_targets(cpu if artefact else limit_cpu(cpu)), optimize(graph) if optimized else graph
     plans = [(make_plan(final, target, layouts, precise), target) for target in targets]
     header = weights_header(plans[0][0]) if artefact else b""
     triple = targets[0].triple

@@ -30,9 +30,9 @@ def convolution(
     return net.build(nn.relu(y))
 
 
-def kernels_of(graph: Graph, precise: bool = False) -> list[str]:
+def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> list[str]:
     """The names of the kernels that run, without what prepares weights and layouts."""
-    steps = make_plan(optimize(graph), make_target("x86-64-v4"), precise=precise).steps
+    steps = make_plan(optimize(graph), make_target(cpu), precise=precise).steps
     return [s.kernel.name for s in steps if s.kernel.name not in ("dense_to_blocks", "blocks_to_dense")]
 
 
@@ -62,6 +62,14 @@ def test_the_intended_kernel_is_chosen(graph: Graph, kernel: str) -> None:
 def test_wide_layers_take_passes() -> None:
     steps = make_plan(optimize(convolution(512, 3, stride=2)), make_target("x86-64-v4")).steps
     assert steps[-2].kernel.reason == "4 vectors x 6 pixels; rows copied; passes of 64 input channels"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "channels", "tile"),
+    [("x86-64-v4", 64, "4x6"), ("x86-64-v3", 64, "2x6"), ("x86-64-v3", 8, "1x9"), ("x86-64-v2", 64, "4x2")],
+)
+def test_tiles_fit_the_registers(cpu: str, channels: int, tile: str) -> None:
+    assert kernels_of(convolution(64, 1, channels), cpu=cpu) == [f"conv_pointwise_{tile}"]
 
 
 def test_precise_convolutions_are_direct() -> None:

@@ -40,6 +40,11 @@ class Target:
         return f"v{self.level}" if self.level <= len(_LEVELS) else "native"
 
     @property
+    def fused(self) -> bool:
+        """Whether a multiply-add is one instruction."""
+        return "fma" in self.needs or not self.triple.startswith("x86_64")
+
+    @property
     def attributes(self) -> str:
         """LLVM's attributes of a function for this CPU, which uses the full vector width: by default it takes half."""
         width = str(self.lanes * 32)

@@ -23,10 +23,17 @@ AHEAD = (
     2  # cache lines asked for with each channel: of 4, the first strip waits for them (Winograd at 14x14: 10 % slower)
 )
 RUN = 4  # input channels that are unrolled: 16 are no faster, and four times the code to compile
+LINE = 64  # bytes of a cache line
 CHUNK = 8  # blocks of input channels that are summed before they are added to the others
-# registers -> {vectors: the most pixels beside them}: vectors * pixels sums, the weight vectors and a spread element
-# fit the registers. With 2 x 12, which would fit 32, LLVM spills and repeats loads (half the speed of 4 x 6).
-PIXELS = {32: {4: 6, 3: 8, 2: 10, 1: 14}, 16: {2: 6, 1: 10}}
+# (registers, whether multiply-add is one instruction) -> {vectors: the most pixels beside them}: vectors * pixels sums,
+# the weight vectors and a spread element fit the registers. With 2 x 12, which would fit 32, LLVM spills and repeats
+# loads (half the speed of 4 x 6). AVX2: 95 to 99 % of the peak with 2 x 6, 75 to 90 % with 3 x 4. SSE keeps products
+# in registers too, and two instructions spread an element, so more vectors share it: 75 % with 4 x 2, 65 % with 2 x 6.
+PIXELS = {
+    (32, True): {4: 6, 3: 8, 2: 10, 1: 14},
+    (16, True): {2: 6, 1: 9},
+    (16, False): {4: 2, 3: 3, 2: 4, 1: 8},
+}
 OVERHEAD = {4: 1.0, 3: 1.02, 2: 1.01, 1: 1.1}  # measured on 384 channels; a tile of one vector is bound by its loads
 
 
@@ -37,14 +44,16 @@ def split_vectors(count: int, target: Target, width: DimLike | None = None) -> t
     cache, 32 bytes in each, where a strip has few pixels to serve.
     """
 
+    tiles = PIXELS[target.registers, target.fused]
+
     def cost(vectors: int) -> float:
-        pixels = PIXELS[target.registers][vectors]
+        pixels = tiles[vectors]
         strip = width / -(-width // pixels) if isinstance(width, int) else pixels
         cycles = max(vectors * strip / 2, vectors * target.lanes * 4 / 32) / strip
         return -(-count // vectors) * cycles * OVERHEAD[vectors]
 
-    vectors = min(PIXELS[target.registers], key=cost)
-    return vectors, PIXELS[target.registers][vectors]
+    vectors = min(tiles, key=cost)
+    return vectors, tiles[vectors]
 
 
 def zeros(lanes: int, vectors: int, pixels: int) -> list[ir.Value]:
@@ -79,8 +88,9 @@ def accumulate(
             for v in range(vectors)
         ]
         if ahead is not None:
-            for v in range(lines):
-                prefetch(b, address(b, ahead, i64((number * lines + v) * lanes), F32), level=2)
+            for at in range(number * lines, (number + 1) * lines):
+                if at * lanes * 4 % LINE == 0:  # a run begins at a whole line
+                    prefetch(b, address(b, ahead, i64(at * lanes), F32), level=2)
         for i in range(pixels):
             element = b.load(address(b, x, i64(i * pixel_step + channel), F32), typ=F32, align=4)
             spread = splat(b, element, lanes)
