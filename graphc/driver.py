@@ -3,22 +3,25 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as cached
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+import llvmlite
 import llvmlite.binding as llvm
 
 from graphc.codegen.layout import Layout
 from graphc.codegen.module import NetworkModule
 from graphc.codegen.plan import Plan, make_plan
-from graphc.codegen.target import Target, base_machine, check_runs_here, limit_cpu, make_targets
+from graphc.codegen.target import Target, base_machine, check_runs_here, limit_cpu, make_target, make_targets
 from graphc.errors import InputError, ValueDependentError
 from graphc.geometry import describe_geometry
 from graphc.ir import Array, Graph, Value
 from graphc.passes import optimize
+from graphc.runtime import cache
 from graphc.runtime.jit import JitCode, make_network
 from graphc.runtime.network import Network, check_threads
 from graphc.runtime.specializing import SpecializingNetwork
@@ -27,13 +30,16 @@ from graphc.settings import dump_folder
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+SYMBOL = "net"  # what the functions of a network in this process are called
+Plans = Sequence[tuple[Plan, Target]]  # of one graph, for each CPU level
+
 
 @dataclass
 class Lowered:
     """A network as LLVM IR, with what it was made from."""
 
     symbol: str
-    plans: list[tuple[Plan, Target]]
+    plans: Plans
     module: llvm.ModuleRef
     machine: llvm.TargetMachine
 
@@ -41,6 +47,10 @@ class Lowered:
     def plan(self) -> Plan:
         """The plan for the first target. All have the same graph and the same weights at the same places."""
         return self.plans[0][0]
+
+    def object_code(self) -> bytes:
+        """The object file; emission leaves the module as it is."""
+        return bytes(self.machine.emit_object(self.module.clone()))
 
 
 @overload
@@ -74,6 +84,8 @@ def compile(
     "native" or a level such as "x86-64-v3"; GRAPHC_CPU lowers it. Without `optimized`, the graph is compiled node by
     node as it stands.
 
+    The machine code is kept in the user's cache folder (GRAPHC_CACHE) and loaded from there when it is wanted again.
+
     A convolution stays within 5e-6 of its largest output against float64. With `precise`, which gives up Winograd's
     minimal filtering for 3x3 at stride 1, the bound is 1e-6.
     """
@@ -81,10 +93,22 @@ def compile(
     count = check_threads(threads)
     if not isinstance(graph, Graph):
         return _compile_model(graph, threads, cpu, optimized, precise)
-    lowered = lower(graph, "net", cpu, optimized, precise=precise)
-    code = JitCode(lowered.module, lowered.machine)
-    weights = lowered.plan.weight_block()
-    return make_network(code, lowered.symbol, weights, count, (compile, (graph, threads, cpu, optimized, precise)))
+    final, target = optimize(graph) if optimized else graph, make_target(limit_cpu(cpu))
+    plan = make_plan(final, target, precise=precise)
+    code = JitCode(_find_code([(plan, target)], describe(graph)))
+    return make_network(code, SYMBOL, plan.weight_block(), count, (compile, (graph, threads, cpu, optimized, precise)))
+
+
+def _find_code(plans: Plans, metadata: str) -> bytes:
+    """The object file of a network of this process: as it was kept (GRAPHC_CACHE), or new, and then kept."""
+    if dump_folder():
+        return emit_module(plans, SYMBOL, metadata).object_code()
+    key = code_key(plans, SYMBOL, metadata)
+    code = cache.load(key)
+    if code is None:
+        code = emit_module(plans, SYMBOL, metadata).object_code()
+        cache.store(key, code)
+    return code
 
 
 def _compile_model(
@@ -135,8 +159,15 @@ def lower(
     targets, final = make_targets(cpu if artefact else limit_cpu(cpu)), optimize(graph) if optimized else graph
     plans = [(make_plan(final, target, layouts, precise), target) for target in targets]
     header = weights_header(plans[0][0]) if artefact else b""
-    triple = targets[0].triple
-    built = NetworkModule(plans, symbol, describe(graph), header, embed, profile)
+    return emit_module(plans, symbol, describe(graph), header, embed, profile)
+
+
+def emit_module(
+    plans: Plans, symbol: str, metadata: str, header: bytes = b"", embed: bool = False, profile: bool = False
+) -> Lowered:
+    """The optimised LLVM module of a network's plans."""
+    triple = plans[0][1].triple
+    built = NetworkModule(plans, symbol, metadata, header, embed, profile)
     cpuid = "cpuid_x86_64.ll" if triple.startswith("x86_64") else "cpuid_other.ll"
     llvm.initialize_native_asmparser()  # the texts hold instructions that LLVM IR has no words for
     module = llvm.parse_assembly(built.text(*map(_runtime_text, ("pool.ll", "levels.ll", cpuid, "api.ll"))))
@@ -171,6 +202,33 @@ def describe_plan(plan: Plan) -> str:
         operands = ", ".join(f"{b.name}@{p.kind} {p.index}" for b, p in zip(kernel.buffers, places, strict=True))
         lines.append(f"{i:4} {kernel.name:24} {step.node.name}: {operands}; tasks {kernel.tasks}; {kernel.reason}")
     return "\n".join(lines) + "\n"
+
+
+def code_key(plans: Plans, symbol: str, metadata: str) -> bytes:
+    """The SHA-256 of everything that the code of these plans depends on: of the weights, where they lie, not what."""
+    digest = hashlib.sha256()
+
+    def add(*parts: object) -> None:
+        for part in parts:
+            digest.update(f"{part}\n".encode())
+
+    add(source_hash(), llvmlite.__version__, llvm.llvm_version_info, symbol, metadata)
+    for plan, target in plans:
+        add(target.cpu, target.features, target.triple, target.lanes, target.registers, target.level)
+        add(sorted(target.needs), plan.graph, plan.places, plan.slots, plan.weight_bytes, plan.packed_bytes)
+        for k in (step.kernel for step in (*plan.setup, *plan.steps)):
+            add(k.key, k.buffers, k.sizes, k.scratch, k.tasks, k.work)
+    return digest.digest()
+
+
+@cached
+def source_hash() -> str:
+    """The hash of graphc's own files from which code is made: another version of them makes other code."""
+    digest, root = hashlib.sha256(), Path(__file__).parent
+    for pattern in ("driver.py", "codegen/**/*.py", "ir/*.py", "ops/*.py", "runtime/*.ll"):
+        for file in sorted(root.glob(pattern)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def describe(graph: Graph) -> str:

@@ -5,6 +5,7 @@ A setting is read when it is used, so a test or a notebook can change it between
 
 import os
 import shlex
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,13 @@ CPU = Setting(
     "a level such as x86-64-v2",
     "the highest CPU level whose code runs, in process and in artefacts; by default all that the CPU has",
 )
-SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC, CPU)
+CACHE = Setting(
+    "GRAPHC_CACHE",
+    "off, or a folder of the user's own that nobody else can enter (mode 0700)",
+    "keeps the machine code of compiled networks; by default graphc in the user's cache folder",
+)
+XDG_CACHE_HOME = Setting("XDG_CACHE_HOME", "an absolute path", "the user's cache folder; by default ~/.cache")
+SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC, CPU, CACHE, XDG_CACHE_HOME)
 
 
 def dump_folder() -> Path | None:
@@ -79,6 +86,20 @@ def cpu_limit(levels: Collection[str]) -> str | None:
     if CPU.text and CPU.text not in levels:
         raise InputError(f"{CPU.name}: expected one of {', '.join(levels)}, got {CPU.text!r}")
     return CPU.text or None
+
+
+def cache_folder() -> Path | None:
+    """Where compiled code is kept, by GRAPHC_CACHE or the conventions of the system; None if nowhere."""
+    if CACHE.text == "off":
+        return None
+    if CACHE.text:
+        return Path(CACHE.text).absolute()
+    if XDG_CACHE_HOME.text.startswith("/"):  # a relative path is to be ignored, says the XDG base directory standard
+        return Path(XDG_CACHE_HOME.text) / "graphc"
+    try:
+        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "graphc"
+    except RuntimeError:  # no home
+        return None
 
 
 def c_compiler() -> list[str]:

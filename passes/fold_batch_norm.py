@@ -126,4 +126,5 @@ def _scale_weight(op: Op, weight: Array, scale: Array) -> Array:
         c, k, r, s = weight.shape
         grouped = weight.reshape(op.groups, c // op.groups, k, r, s) * scale.reshape(op.groups, 1, k, 1, 1)
         return grouped.reshape(weight.shape).astype(weight.dtype)
-    return (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(weight.dtype)
+    scaled = np.empty_like(weight)  # rounded once, without a float64 array in between
+    return np.multiply(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)), out=scaled, casting="same_kind")

@@ -1,4 +1,4 @@
-"""Code compiled in process: LLVM's engine, kept alive for as long as a network uses its functions."""
+"""Code compiled for this process: LLVM's engine, kept alive for as long as a network uses its functions."""
 
 import ctypes
 from collections.abc import Callable
@@ -8,15 +8,19 @@ import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc.codegen.target import base_machine
 from graphc.runtime.network import SIGNATURES, Network
 
 
 class JitCode:
     """Machine code in memory. It must outlive every function pointer, and the engine its target machine."""
 
-    def __init__(self, module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
-        self.machine = machine
-        self.engine = llvm.create_mcjit_compiler(module, machine)  # takes the module over
+    def __init__(self, code: bytes) -> None:
+        """Load an object file, as `emit_object` of a target machine returns it."""
+        triple = llvm.get_default_triple()
+        self.machine = base_machine(triple)
+        self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{triple}"'), self.machine)
+        self.engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self.engine.finalize_object()
 
     def function(self, name: str, result: Any, args: tuple[Any, ...]) -> Callable[..., Any]:

@@ -15,4 +15,5 @@ settings.register_profile(
 settings.register_profile(
     "deep", deadline=None, max_examples=5000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
+os.environ["GRAPHC_CACHE"] = "off"  # tests compile what they test, and leave the user's folder alone
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

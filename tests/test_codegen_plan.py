@@ -113,7 +113,7 @@ def run_plan(graph: Graph, layouts: dict[object, Layout]) -> object:
     from graphc import driver
 
     lowered = driver.lower(graph, "net", "native", optimized=False, layouts=layouts)
-    code = JitCode(lowered.module, lowered.machine)
+    code = JitCode(lowered.object_code())
     return make_network(code, "net", lowered.plan.weight_block(), 1, (compile, (graph,)))
 
 

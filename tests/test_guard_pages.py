@@ -29,7 +29,7 @@ EXAMPLES = int(os.environ.get("GRAPHC_TEST_EXAMPLES", "4"))  # of each op
 def run_guarded(graph: Graph, cpu: str, inputs: list[Array], at_start: bool) -> list[Array]:
     """The outputs of the compiled graph, with every buffer between forbidden pages."""
     lowered = lower(graph, "net", cpu)
-    code = JitCode(lowered.module, lowered.machine)
+    code = JitCode(lowered.object_code())
     call = {name: code.function(f"net_{name}", *signature) for name, signature in SIGNATURES.items()}
     weights = lowered.plan.weight_block()
     block = Guarded(weights.shape, weights.dtype, at_start, ALIGNMENT).array

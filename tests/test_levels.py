@@ -17,7 +17,8 @@ from graphc.codegen import cpuid, level
 from graphc.codegen.target import base_machine, check_runs_here, host_levels, limit_cpu, make_target, make_targets
 from graphc.driver import lower
 from graphc.errors import GraphcError, InputError
-from graphc.runtime import jit, load
+from graphc.runtime import load
+from graphc.runtime.jit import JitCode
 from graphc.verify import relative_difference
 
 LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
@@ -112,7 +113,7 @@ def test_what_the_cpu_lacks_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_next_level_runs_if_the_first_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     lack(monkeypatch, "x86-64-v4")
     lowered = lower(make_small(), "net", ",".join(LEVELS))
-    code = jit.JitCode(lowered.module, lowered.machine)
+    code = JitCode(lowered.object_code())
     assert code.function("net_cpu", ctypes.c_char_p, ())() == b"x86-64-v3"
 
 
@@ -142,7 +143,7 @@ def test_bits_are_those_that_llvm_reads() -> None:
     text = (ROOT / "runtime" / "cpuid_x86_64.ll").read_text().replace("define internal void", "define void")
     triple = llvm.get_default_triple()
     module = llvm.parse_assembly(f'target triple = "{triple}"\n{text}')
-    code = jit.JitCode(module, base_machine(triple))
+    code = JitCode(base_machine(triple).emit_object(module))
     words = (ctypes.c_uint32 * cpuid.WORDS)()
     code.function("graphc_read_cpu", None, (ctypes.c_void_p,))(words)
     host = llvm.get_host_cpu_features()

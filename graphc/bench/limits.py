@@ -48,7 +48,7 @@ class Limits:
 def measure_limits(threads: int) -> Limits:
     """The limits of the CPUs that this process is bound to, on so many threads at a time."""
     target, capacity = make_target(limit_cpu("native")), {n: size for n, size in cache_bytes().items() if n != "L1"}
-    code = JitCode(llvm.parse_assembly(_multiply_add_loop(target)), base_machine(target.triple))
+    code = JitCode(base_machine(target.triple).emit_object(llvm.parse_assembly(_multiply_add_loop(target))))
     loop = code.function("multiply_add", None, (ctypes.c_int64, ctypes.c_void_p))
     result = np.zeros(target.lanes, np.float32)
     with ThreadPoolExecutor(threads) as pool:

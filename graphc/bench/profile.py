@@ -104,7 +104,7 @@ def profile(graph: Graph, sizes: Mapping[str, int], threads: int, seconds: float
 def _compile_with_stamps(graph: Graph, threads: int) -> tuple[Network, Lowered, NDArray[np.int64]]:
     """The network, what it was made from, and its stamps i64[steps + 1, 2]: seconds and nanoseconds."""
     lowered = lower(graph, SYMBOL, "native", profile=True)
-    code = JitCode(lowered.module, lowered.machine)
+    code = JitCode(lowered.object_code())
     weights = lowered.plan.weight_block()
     network = make_network(code, SYMBOL, weights, threads, (compile, (graph, threads)))
     words = 2 * len(lowered.plan.steps) + 2

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import networkx as nx
-
 from graphc.errors import GraphError, ShapeError
 from graphc.ir import dims
 from graphc.ir.dims import DimLike
@@ -74,6 +72,8 @@ def requirements(graph: Graph) -> list[Requirement]:
 
 def sort_nodes(nodes: Iterable[Node], graph_name: str) -> tuple[Node, ...]:
     """Nodes read from outside, in topological order (stable); GraphError names the nodes of a cycle."""
+    import networkx as nx  # here, for it takes a tenth of a second, and compiling takes no other of its functions
+
     ordered = list(nodes)
     producer = {v: i for i, n in enumerate(ordered) for v in n.outputs}
     graph: nx.DiGraph[int] = nx.DiGraph()

@@ -45,7 +45,8 @@ def read_model(file: Path) -> ModelProto:
     """The model in a file; FileError if there is none."""
     model = ModelProto()
     try:
-        model.ParseFromString(file.read_bytes())
+        # np.fromfile takes half the time of read_bytes, but wants a file whose size is known
+        model.ParseFromString(np.fromfile(file, np.uint8).data if file.is_file() else file.read_bytes())
     except OSError as error:
         raise FileError(f"{file.name}: {error.strerror or error}") from None
     except DecodeError as error:

@@ -58,8 +58,9 @@ def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
     if tensor.data_location == TensorProto.EXTERNAL:
         tensor = _load_external(tensor, folder)
     count, unit = math.prod(tensor.dims), "elements"
-    if tensor.HasField("raw_data"):
-        count, unit, got = count * dtype.size, "bytes", len(tensor.raw_data)
+    raw = tensor.raw_data if tensor.HasField("raw_data") else None  # each look at the field copies it
+    if raw is not None:
+        count, unit, got = count * dtype.size, "bytes", len(raw)
     else:
         fields = {
             DType.F32: tensor.float_data,
@@ -72,6 +73,8 @@ def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
     if got != count:
         shape = ",".join(map(str, tensor.dims))
         raise GraphError(f"{where}: expected {count} {unit} for {dtype.value}[{shape}], got {got}")
+    if raw is not None and not dtype.is_half:
+        return np.array(np.frombuffer(raw, dtype.numpy.newbyteorder("<")), dtype.numpy).reshape(tensor.dims)
     return np.array(numpy_helper.to_array(tensor), (DType.F32 if dtype.is_half else dtype).numpy)
 
 
