@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -252,8 +253,9 @@ def test_the_dump_holds_graphs_plan_and_code(tmp_path: Path, monkeypatch: pytest
     graphc.compile(two_layer())
     names = {p.name for p in tmp_path.iterdir()}
     assert {"00_input.txt", "plan.txt", "module.s"} <= names
-    assert any(n.startswith("graphc_nest_conv2d") and n.endswith(".ll") for n in names)
-    assert "nest_conv2d" in (tmp_path / "plan.txt").read_text()
+    kernels = re.findall(r"^ +\d+ (\w+) ", (tmp_path / "plan.txt").read_text(), re.MULTILINE)
+    assert sum("conv" in k for k in kernels) == 2
+    assert all(any(re.fullmatch(rf"graphc_{k}_\d+\.ll", n) for n in names) for k in kernels)
 
 
 @pytest.mark.parametrize("optimized", [True, False])
