@@ -12,10 +12,11 @@ import pytest
 from artefacts import make_small, random_image
 
 import graphc
-from graphc import driver
+from graphc import emission
 from graphc.codegen.plan import make_plan
 from graphc.codegen.target import make_target
-from graphc.driver import code_key, describe
+from graphc.driver import describe
+from graphc.emission import code_key
 from graphc.errors import InputError
 from graphc.ir import Graph
 from graphc.passes import optimize
@@ -36,7 +37,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(driver, "emit_module", refuse)
+    monkeypatch.setattr(emission, "emit_module", refuse)
 
 
 def test_a_network_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ def test_the_key_holds_what_the_code_depends_on(monkeypatch: pytest.MonkeyPatch)
         small_key(wide(), "x86-64"), small_key(wide(), "x86-64-v2"), small_key(wide(), precise=True),
         small_key(wide(), optimized=False),
     ]  # fmt: skip
-    monkeypatch.setattr(driver, "source_hash", lambda: "of another version")
+    monkeypatch.setattr(emission, "source_hash", lambda: "of another version")
     keys.append(small_key(wide()))
     monkeypatch.setattr("llvmlite.__version__", "0.0.0")
     keys.append(small_key(wide()))

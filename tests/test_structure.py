@@ -21,6 +21,8 @@ LAYERS = (
     ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "optim", "reference", "text"),
     ("passes", "runtime", "models"),
     ("training",),
+    ("emission",),
+    ("tuning",),
     ("driver",),
     ("artefact", "gradcheck", "onnx.backend", "summary", "verify"),
     ("demo",),

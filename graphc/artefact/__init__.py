@@ -9,7 +9,7 @@ program.py  what the program (runtime/main.c) is told about the network
 
 import os
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,9 @@ from graphc.artefact.names import artefact_name, c_comment
 from graphc.artefact.objects import write_object, write_weights
 from graphc.artefact.program import check_program, program_macros
 from graphc.codegen.module import WEIGHTS_LABEL
-from graphc.driver import Lowered, lower
+from graphc.codegen.target import check_runs_here
+from graphc.driver import lower
+from graphc.emission import Lowered
 from graphc.errors import FileError, InputError
 from graphc.ir import Graph
 
@@ -37,6 +39,7 @@ def build(
     cpu: str = "native",
     weights: Literal["embed", "file"] = "embed",
     precise: bool = False,
+    tune: bool | Mapping[str, int] = False,
 ) -> dict[str, Path]:
     """Compile `graph` to files in `directory` (created if missing) and return them by kind.
 
@@ -44,8 +47,8 @@ def build(
     PPM or PGM and writes .npy), "ll" and "asm" (the code as text, without weights). `name`, by default the graph's as
     a C identifier, is the stem of the files and the prefix of the functions. `cpu` is "native", a level such as
     "x86-64-v3", or several with commas between: then all stand in one artefact, beside one copy of the weights, and the
-    best that a CPU has runs there. `precise` is as in `graphc.compile`. With weights="file" they stand in NAME.weights
-    (kind "weights"), which the network maps when it is created.
+    best that a CPU has runs there. `precise` and `tune` are as in `graphc.compile`; what is tuned must run here. With
+    weights="file" they stand in NAME.weights (kind "weights"), which the network maps when it is created.
 
     The same graph gives the same bytes, whatever the directory. The files appear when all are complete, or not at all.
     InputError for a wrong argument, UnsupportedError for a network that cannot be compiled, FileError where files
@@ -57,7 +60,9 @@ def build(
         check_program(graph)
     if {"so", "exe"} & set(emit):
         find_compiler()  # before the work, not after
-    lowered = lower(graph, symbol, cpu, artefact=True, embed=weights == "embed", precise=precise)
+    for level in cpu.split(",") if tune is not False else ():
+        check_runs_here(level)
+    lowered = lower(graph, symbol, cpu, artefact=True, embed=weights == "embed", precise=precise, tune=tune)
     targets = {kind: directory / f"{symbol}{KINDS[kind]}" for kind in dict.fromkeys(emit)}
     if weights == "file":
         targets["weights"] = directory / f"{symbol}.weights"

@@ -14,7 +14,8 @@ import llvmlite.binding as llvm
 
 from graphc.codegen.module import WEIGHTS_LABEL
 from graphc.codegen.plan import ALIGNMENT, Plan
-from graphc.driver import Lowered, weights_header
+from graphc.driver import weights_header
+from graphc.emission import Lowered
 from graphc.errors import UnsupportedError
 
 _SECTION = ".rodata.graphc_weights"  # linkers gather what begins with .rodata in .rodata, which processes share

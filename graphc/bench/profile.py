@@ -1,6 +1,5 @@
 """Where the time of a run goes: every step of the compiled network, beside what the machine could do at best."""
 
-import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,14 +13,11 @@ from numpy.typing import NDArray
 from graphc.bench.limits import Limits, measure_limits
 from graphc.bench.machine import choose_cpus
 from graphc.codegen.plan import Plan, buffer_bytes
-from graphc.driver import Lowered, compile, lower
+from graphc.driver import compile, lower
+from graphc.emission import stamped_network, step_seconds
 from graphc.ir import Graph, dims
 from graphc.reference import random_inputs
-from graphc.runtime.jit import JitCode, make_network
-from graphc.runtime.network import Network
 from graphc.summary import count_multiply_adds
-
-SYMBOL = "net"
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,8 @@ def profile(graph: Graph, sizes: Mapping[str, int], threads: int, seconds: float
     with bound_to(choose_cpus(threads)):
         limits = measure_limits(threads)
         inputs = random_inputs(graph, sizes)
-        plain, (stamped, lowered, stamps) = compile(graph, threads), _compile_with_stamps(graph, threads)
+        plain, lowered = compile(graph, threads), lower(graph, "net", "native", profile=True)
+        stamped, stamps = stamped_network(lowered, lowered.plan.weight_block(), threads)
         runs: list[list[float]] = []
         rows: list[NDArray[np.float64]] = []
         begin = perf_counter()
@@ -93,24 +90,12 @@ def profile(graph: Graph, sizes: Mapping[str, int], threads: int, seconds: float
             middle = perf_counter()
             stamped(*inputs)
             end = perf_counter()
-            steps = np.diff(stamps, axis=0) @ (1.0, 1e-9)
+            steps = step_seconds(stamps)
             runs.append([middle - start])
             rows.append(np.array([end - middle - steps.sum(), *steps]))
     (run,), (call, *times) = (_fast_mean(np.array(x[1:])) for x in (runs, rows))
     shapes = tuple(a.shape for a in inputs)
     return Profile(graph.name, shapes, limits, run, call, _describe_steps(lowered.plan, sizes, limits, times))
-
-
-def _compile_with_stamps(graph: Graph, threads: int) -> tuple[Network, Lowered, NDArray[np.int64]]:
-    """The network, what it was made from, and its stamps i64[steps + 1, 2]: seconds and nanoseconds."""
-    lowered = lower(graph, SYMBOL, "native", profile=True)
-    code = JitCode(lowered.object_code())
-    weights = lowered.plan.weight_block()
-    network = make_network(code, SYMBOL, weights, threads, (compile, (graph, threads)))
-    words = 2 * len(lowered.plan.steps) + 2
-    place = code.function(f"{SYMBOL}_stamps", ctypes.c_void_p, ())()
-    stamps = np.ctypeslib.as_array((ctypes.c_int64 * words).from_address(place)).reshape(-1, 2)
-    return network, lowered, stamps
 
 
 def _fast_mean(times: NDArray[np.float64]) -> list[float]:

@@ -154,6 +154,8 @@ def main(debug: bool) -> None:
 )
 @cpus
 @click.option("--precise", is_flag=True, help="Convolutions within 1e-6 of the largest output, not 5e-6; slower.")
+@click.option("--tune", is_flag=True, help="Measure here which kernels are fastest, at --shape, and take those.")
+@shape
 @dense
 def compile(
     output: Path,
@@ -162,6 +164,8 @@ def compile(
     weights: Literal["embed", "file"],
     cpu: str,
     precise: bool,
+    tune: bool,
+    shapes: tuple[tuple[int, ...], ...],
     **network: Any,
 ) -> None:
     """Write a network as native code.
@@ -170,7 +174,7 @@ def compile(
     """
     from graphc.cli.commands import compile_network, load_model
 
-    compile_network(load_model(**network), output, emit, name, weights, cpu, precise)
+    compile_network(load_model(**network), output, emit, name, weights, cpu, precise, tune, shapes)
 
 
 @main.command(

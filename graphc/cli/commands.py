@@ -38,10 +38,15 @@ def compile_network(
     weights: Literal["embed", "file"],
     cpu: str,
     precise: bool,
+    tune: bool,
+    shapes: Sequence[tuple[int, ...]],
 ) -> None:
     """Write the artefacts and list them."""
+    if shapes and not tune:
+        raise InputError("--shape: expected together with --tune only; the code takes every size")
+    sizes = find_sizes(graph, shapes) if tune else False
     with show_progress(f"compiling {graph.name}"):
-        files = build(graph, folder, emit, name=name, cpu=cpu, weights=weights, precise=precise)
+        files = build(graph, folder, emit, name=name, cpu=cpu, weights=weights, precise=precise, tune=sizes)
     for path in files.values():
         click.echo(f"{path}  {format_bytes(path.stat().st_size)}")
 

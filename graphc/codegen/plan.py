@@ -7,8 +7,9 @@ and W that is evaluated once per shape, so the peak is known before the run and 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,12 +98,17 @@ def buffer_bytes(buffer: Buffer) -> DimLike:
 
 
 def make_plan(
-    graph: Graph, target: Target, layouts: Mapping[Value, Layout] | None = None, precise: bool = False
+    graph: Graph,
+    target: Target,
+    layouts: Mapping[Value, Layout] | None = None,
+    precise: bool = False,
+    choose: Callable[[Node, str, Sequence[str]], str] = lambda _, __, candidates: candidates[0],
 ) -> Plan:
     """Choose kernels and places; UnsupportedError lists every node for which there is no code.
 
     `layouts` says how intermediate values lie in memory, where not dense; None chooses. Inputs, outputs and weights
-    always are dense. `precise` is as in `graphc.compile`.
+    always are dense. `precise` is as in `graphc.compile`. `choose(node, description, candidates)` names the candidate
+    that computes a convolution; by default it is the first, which is the analytic model's.
     """
     layouts = choose_layouts(graph, target) if layouts is None else layouts
     parts = place_parts(graph, layouts)
@@ -123,7 +129,7 @@ def make_plan(
             _join(plan, node, inputs, outputs[0], target)
             continue
         try:
-            kernels = select_kernels(node.op, inputs, outputs, target, precise)
+            kernels = select_kernels(node.op, inputs, outputs, target, precise, partial(choose, node))
         except GraphcError as error:
             problems.append(f"{node}: {error}")
             continue

@@ -89,8 +89,10 @@ class Geometry:
         return self.lanes, self.vectors, self.pixels, self.c_block, taps, self.stride[1], self.copied, *partly, passes
 
 
-def make_geometry(op: Conv2d, x: Buffer, w: Buffer, y: Buffer, target: Target) -> Geometry:
-    """Decide tile, segment, passes, and whether to copy."""
+def make_geometry(
+    op: Conv2d, x: Buffer, w: Buffer, y: Buffer, target: Target, tile: tuple[int, int] | None = None
+) -> Geometry:
+    """Decide segment, passes, whether to copy, and the tile, its vectors and pixels, if it is not given."""
     k, c_group, r, s = w.type.static_shape()
     lanes, k_group = target.lanes, k // op.groups
     dense, copied = x.layout == DENSE, x.layout == DENSE or not op.window((r, s)).stays_inside
@@ -98,7 +100,7 @@ def make_geometry(op: Conv2d, x: Buffer, w: Buffer, y: Buffer, target: Target) -
         lanes, 1, 1, op.groups, c_group, k_group, 1 if dense else lanes,
         (r, s), op.stride, op.dilation, op.padding[:2], copied, 1,
     )  # fmt: skip
-    vectors, pixels = split_vectors(g.k_blocks, target, None if g.one_row else y.shape[3])
+    vectors, pixels = tile or split_vectors(g.k_blocks, target, None if g.one_row else y.shape[3])
     g = replace(g, vectors=vectors, pixels=pixels)
     longest, rows, blocks = LONGEST_SEGMENT, 1, None
     if _is_wide(g):

@@ -56,6 +56,12 @@ def split_vectors(count: int, target: Target, width: DimLike | None = None) -> t
     return vectors, tiles[vectors]
 
 
+def list_tiles(count: int, target: Target) -> list[tuple[int, int]]:
+    """Every tile that makes sense for `count` vectors, vectors and pixels; of one vector only for one vector."""
+    tiles = PIXELS[target.registers, target.fused]
+    return [(v, pixels) for v, pixels in tiles.items() if v <= count and (v > 1 or count == 1)]
+
+
 def zeros(lanes: int, vectors: int, pixels: int) -> list[ir.Value]:
     """The sums at first, vector by vector."""
     type = ir.VectorType(F32, lanes)

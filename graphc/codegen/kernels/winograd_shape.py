@@ -105,11 +105,17 @@ def make_shape(w: Buffer, target: Target) -> Shape:
     return Shape(target.lanes, *split_vectors(-(-k // target.lanes), target), c, k, (kernel[0], kernel[1]))
 
 
-def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> bool:
-    """Whether a convolution takes less time so than directly, by what both multiply and load."""
+def winograd_fits(op: Conv2d, w: Buffer) -> bool:
+    """Whether there is a form for the convolution, and enough channels."""
     k, c, r, s = w.type.static_shape()
     plain = op.stride == op.dilation == (1, 1) and op.groups == 1
-    if (r, s) not in FORMS or not plain or min(k, c) < FEWEST_CHANNELS:
+    return plain and (r, s) in FORMS and min(k, c) >= FEWEST_CHANNELS
+
+
+def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> bool:
+    """Whether a convolution takes less time so than directly, by what both multiply and load."""
+    _, _, r, s = w.type.static_shape()
+    if not winograd_fits(op, w):
         return False
     (p, q), shape = y.shape[2:], make_shape(w, target)
     if not isinstance(p, int) or not isinstance(q, int):

@@ -1,0 +1,150 @@
+"""From the plans of a network to machine code: LLVM's module, its optimisation, the object file, the cache."""
+
+import ctypes
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache as cached
+from importlib import resources
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.codegen.module import NetworkModule
+from graphc.codegen.plan import Plan
+from graphc.codegen.target import Target, base_machine
+from graphc.errors import GraphcError
+from graphc.runtime import cache
+from graphc.runtime.jit import JitCode, make_network
+from graphc.runtime.network import Network
+from graphc.settings import dump_folder
+
+SYMBOL = "net"  # what the functions of a network in this process are called
+Plans = Sequence[tuple[Plan, Target]]  # of one graph, for each CPU level
+
+
+@dataclass
+class Lowered:
+    """A network as LLVM IR, with what it was made from."""
+
+    symbol: str
+    plans: Plans
+    module: llvm.ModuleRef
+    machine: llvm.TargetMachine
+
+    @property
+    def plan(self) -> Plan:
+        """The plan for the first target. All have the same graph and the same weights at the same places."""
+        return self.plans[0][0]
+
+    def object_code(self) -> bytes:
+        """The object file; emission leaves the module as it is."""
+        return bytes(self.machine.emit_object(self.module.clone()))
+
+
+def emit_module(
+    plans: Plans, symbol: str, metadata: str, header: bytes = b"", embed: bool = False, profile: bool = False
+) -> Lowered:
+    """The optimised LLVM module of a network's plans."""
+    triple = plans[0][1].triple
+    built = NetworkModule(plans, symbol, metadata, header, embed, profile)
+    cpuid = "cpuid_x86_64.ll" if triple.startswith("x86_64") else "cpuid_other.ll"
+    llvm.initialize_native_asmparser()  # the texts hold instructions that LLVM IR has no words for
+    module = llvm.parse_assembly(built.text(*map(_runtime_text, ("pool.ll", "levels.ll", cpuid, "api.ll"))))
+    module.verify()
+    machine = base_machine(triple)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = tuning.slp_vectorization = False  # the kernels are vector code already
+    builder = llvm.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+    lowered = Lowered(symbol, plans, module, machine)
+    if folder := dump_folder():
+        dump_code(lowered, folder)
+    return lowered
+
+
+def dump_code(lowered: Lowered, folder: Path) -> None:
+    """Write the plan, each kernel's optimised LLVM IR and the whole assembly into `folder` (GRAPHC_DUMP)."""
+    plans = (f"{target.cpu}:\n{describe_plan(plan)}" for plan, target in lowered.plans)
+    (folder / "plan.txt").write_text("\n".join(plans))
+    for function in lowered.module.functions:
+        if function.name.startswith("graphc_") and not function.is_declaration:
+            (folder / f"{function.name}.ll").write_text(str(function))
+    (folder / "module.s").write_text(lowered.machine.emit_assembly(lowered.module.clone()))  # emission changes it
+
+
+def describe_plan(plan: Plan) -> str:
+    """One line for each step: kernel, node, operands with their places, tasks, and why this kernel."""
+    lines = []
+    for i, step in enumerate(plan.steps):
+        kernel = step.kernel
+        places = (plan.places[b.memory] for b in kernel.buffers)
+        operands = ", ".join(f"{b.name}@{p.kind} {p.index}" for b, p in zip(kernel.buffers, places, strict=True))
+        lines.append(f"{i:4} {kernel.name:24} {step.node.name}: {operands}; tasks {kernel.tasks}; {kernel.reason}")
+    return "\n".join(lines) + "\n"
+
+
+def find_code(plans: Plans, metadata: str) -> bytes:
+    """The object file of a network of this process: as it was kept (GRAPHC_CACHE), or new, and then kept."""
+    if dump_folder():
+        return emit_module(plans, SYMBOL, metadata).object_code()
+    key = code_key(plans, SYMBOL, metadata)
+    code = cache.load(key)
+    if code is None:
+        code = emit_module(plans, SYMBOL, metadata).object_code()
+        cache.store(key, code)
+    return code
+
+
+def code_key(plans: Plans, symbol: str, metadata: str) -> bytes:
+    """The SHA-256 of everything that the code of these plans depends on: of the weights, where they lie, not what."""
+    digest = hashlib.sha256()
+
+    def add(*parts: object) -> None:
+        for part in parts:
+            digest.update(f"{part}\n".encode())
+
+    add(source_hash(), llvmlite.__version__, llvm.llvm_version_info, symbol, metadata)
+    for plan, target in plans:
+        add(target.cpu, target.features, target.triple, target.lanes, target.registers, target.level)
+        add(sorted(target.needs), plan.graph, plan.places, plan.slots, plan.weight_bytes, plan.packed_bytes)
+        for k in (step.kernel for step in (*plan.setup, *plan.steps)):
+            add(k.key, k.buffers, k.sizes, k.scratch, k.tasks, k.work)
+    return digest.digest()
+
+
+@cached
+def source_hash() -> str:
+    """The hash of graphc's own files from which code is made: another version of them makes other code."""
+    digest, root = hashlib.sha256(), Path(__file__).parent
+    for pattern in ("emission.py", "codegen/**/*.py", "ir/*.py", "ops/*.py", "runtime/*.ll"):
+        for file in sorted(root.glob(pattern)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def stamped_network(lowered: Lowered, weights: NDArray[np.uint8], threads: int) -> tuple[Network, NDArray[np.int64]]:
+    """The network of a module that was made with `profile`, and its stamps i64[steps + 1, 2]: seconds, nanoseconds."""
+    code = JitCode(lowered.object_code())
+    network = make_network(code, lowered.symbol, weights, threads, (_refuse, ()))
+    words = 2 * len(lowered.plan.steps) + 2
+    place = code.function(f"{lowered.symbol}_stamps", ctypes.c_void_p, ())()
+    return network, np.ctypeslib.as_array((ctypes.c_int64 * words).from_address(place)).reshape(-1, 2)
+
+
+def step_seconds(stamps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What each step of the last run took."""
+    seconds: NDArray[np.float64] = np.diff(stamps, axis=0) @ np.array([1.0, 1e-9])
+    return seconds
+
+
+def _refuse() -> Network:
+    """What unpickling would call: stamps belong to one process."""
+    raise GraphcError("a network whose steps are timed: expected in the process that made it, got another")
+
+
+def _runtime_text(name: str) -> str:
+    return resources.files("graphc.runtime").joinpath(name).read_text()
