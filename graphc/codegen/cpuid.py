@@ -26,7 +26,7 @@ _BITS: Mapping[str, tuple[int, int]] = {
     "avx512bitalg": (_LEAF7_C, 12), "avx512vpopcntdq": (_LEAF7_C, 14),
     "avx512fp16": (_LEAF7_D, 23),
     "avxvnni": (_LEAF71_A, 4), "avx512bf16": (_LEAF71_A, 5),
-    "sahf": (_EXTENDED_C, 0), "lzcnt": (_EXTENDED_C, 5),
+    "sahf": (_EXTENDED_C, 0), "lzcnt": (_EXTENDED_C, 5), "prfchw": (_EXTENDED_C, 8),
 }  # fmt: skip
 _ALWAYS = {"64bit"}  # the code would not have been loaded
 
