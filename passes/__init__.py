@@ -14,7 +14,10 @@ from graphc.passes.fold_constants import fold_constants
 from graphc.passes.fully_convolutional import fully_convolutional, padded_layers
 from graphc.passes.fuse_elementwise import fuse_elementwise
 from graphc.passes.fuse_epilogues import fuse_epilogues
+from graphc.passes.fuse_sums import fuse_sums
+from graphc.passes.remove_expands import remove_expands
 from graphc.passes.remove_identities import remove_identities
+from graphc.passes.spell_batch_norm import spell_batch_norm
 
 Pass = Callable[[Graph], Graph]
 
@@ -25,8 +28,11 @@ PIPELINE: tuple[Pass, ...] = (
     fold_constants,  # weights that the graph computes become constants, which fold_batch_norm can scale
     eliminate_common_subexpressions,  # two equal batch norms behind a convolution become one, which can be folded
     fold_batch_norm,
+    spell_batch_norm,  # those that are left: of a network in training
+    remove_expands,
     fuse_epilogues,  # before fuse_elementwise: what a convolution does while it stores costs no walk over memory
     fuse_elementwise,
+    fuse_sums,
     eliminate_dead_code,  # parameters that were folded
 )
 
@@ -65,8 +71,11 @@ __all__ = [
     "fully_convolutional",
     "fuse_elementwise",
     "fuse_epilogues",
+    "fuse_sums",
     "optimize",
     "padded_layers",
+    "remove_expands",
     "remove_identities",
+    "spell_batch_norm",
 ]
 assert __name__ == "graphc.passes", "import graphc.passes, not passes"
