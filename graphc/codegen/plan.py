@@ -123,7 +123,8 @@ def make_plan(
             _join(plan, node, inputs, outputs[0], target)
             continue
         try:
-            kernels = select_kernels(node.op, inputs, outputs, target, precise)
+            fresh = len(node.inputs) > 1 and node.inputs[1] not in graph.constants
+            kernels = select_kernels(node.op, inputs, outputs, target, precise, fresh)
         except GraphcError as error:
             problems.append(f"{node}: {error}")
             continue

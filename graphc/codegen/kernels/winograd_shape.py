@@ -27,6 +27,7 @@ TILES = (24, 54)  # of a block, with few and with many channels, at 36 places
 MOST_TILES = 96
 FEWEST_CHANNELS = 16  # with fewer, the transforms cost more than the products save
 WEIGHT_BANDWIDTH = 8  # bytes a cycle from the last cache, of which the weights of a wide layer come
+TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are trained with
 TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
 MANY_OUTPUTS = 256  # output channels from which on two tasks share a block: transforming inputs twice costs 4 % at most
 
@@ -105,8 +106,11 @@ def make_shape(w: Buffer, target: Target) -> Shape:
     return Shape(target.lanes, *split_vectors(-(-k // target.lanes), target), c, k, (kernel[0], kernel[1]))
 
 
-def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> bool:
-    """Whether a convolution takes less time so than directly, by what both multiply and load."""
+def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool = False) -> bool:
+    """Whether a convolution takes less time so than directly, by what both multiply and load.
+
+    `fresh` weights are others in every run, which transforms them then.
+    """
     k, c, r, s = w.type.static_shape()
     plain = op.stride == op.dilation == (1, 1) and op.groups == 1
     if (r, s) not in FORMS or not plain or min(k, c) < FEWEST_CHANNELS:
@@ -118,4 +122,7 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> bool:
     cycles = 2 * target.lanes  # products in one
     direct = p * q * r * s / cycles  # cycles for a pair of channels
     loaded = -(-tiles // shape.tiles) * shape.places * 4 / WEIGHT_BANDWIDTH
-    return tiles * shape.places * TRANSFORM_COST / cycles + loaded < direct
+    images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
+    # what is written more than directly; a store loads its line before
+    written = (shape.places - r * s) * 4 * 2 / WEIGHT_BANDWIDTH if fresh else 0.0
+    return images * (tiles * shape.places * TRANSFORM_COST / cycles + loaded) + written < images * direct
