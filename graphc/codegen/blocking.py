@@ -102,10 +102,13 @@ def _meet(node: Node, position: int, layout: Layout, layouts: Mapping[Value, Lay
 
 def adds_up_channels(node: Node) -> bool:
     """Whether the node reduces images [N,C,H,W] to a number for each channel."""
-    if isinstance(node.op, ops.Moments):
-        return node.inputs[0].type.rank == 4
     x = max((v.type for v in node.inputs), key=lambda t: t.rank)
-    return isinstance(node.op, REDUCTIONS) and x.rank == 4 and node.op.reduced(x) == {0, 2, 3}
+    match node.op:
+        case ops.Moments():
+            return x.rank == 4
+        case ops.Sum() | ops.Mean():
+            return x.rank == 4 and node.op.reduced(x) == {0, 2, 3}
+    return False
 
 
 def _keeps_blocks(graph: Graph, node: Node, chosen: Mapping[Value, Layout], target: Target) -> bool:

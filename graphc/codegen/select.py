@@ -50,14 +50,14 @@ def select_kernels(
     if isinstance(op, ops.ConvTranspose2d) and outputs[0].layout.block == target.lanes:
         return _convolve_transposed(op, inputs, outputs[0], target, not precise, fresh)
     if isinstance(op, ops.Conv2dWeightGradient) and inputs[1].layout.block == target.lanes:
-        return _differentiate_weights(op, *inputs, outputs[0], target)
+        return _differentiate_weights(op, inputs[0], inputs[1], outputs[0], target)
     if isinstance(op, POOLS) and outputs[0].layout == inputs[0].layout == Layout(target.lanes) and constant_count(op):
         kind = "max" if isinstance(op, ops.MaxPool) else "average"
         return [WindowKernel(kind, op.window, outputs[0], inputs[0], None, None, [], None, target)]
     if isinstance(op, ops.Identity) and _changes_blocks(inputs[0], outputs[0], target):
         return [Relayout(outputs[0], inputs[0], target)]
     if isinstance(op, ops.MaxPoolRoute) and outputs[0].layout.block == target.lanes:
-        return [MaxPoolRouteKernel(op.window, outputs[0], *inputs, target)]
+        return [MaxPoolRouteKernel(op.window, outputs[0], inputs[0], inputs[1], target)]
     buffers, fills = (*inputs, *outputs), list[Nest]()
     block = max(b.layout.block for b in buffers)
     if isinstance(op, ops.Elementwise) and outputs[0].layout != DENSE:

@@ -181,7 +181,7 @@ class MaxPoolRoute(OrderPool):
     def vjp(
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
-        _, indices = b.add(MaxPoolWithIndices(**self.window_fields()), inputs[:1])
+        _, indices = b.add(MaxPoolWithIndices(**self.window_fields()), (inputs[0],))
         return [None, b.apply(PickCells(**self.window_fields()), grads[0], indices)]
 
 

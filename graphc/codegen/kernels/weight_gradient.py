@@ -200,7 +200,7 @@ class _Emitter:
                 x_start = b.mul(b.mul(group, self.c), self.x_plane)
             self.x_start = address(b, self.x, x_start, F32)
             self.c_count = b.mul(least(b, b.sub(self.c_blocks, c_block), i64(s.blocks)), i64(s.lanes))
-            self.g_starts = []
+            self.g_starts: list[ir.Value] = []
             for v in range(s.vectors):  # where the last tile has fewer, one is computed again, and not stored
                 block = least(b, b.add(first, i64(v)), b.sub(self.k_blocks, i64(1)))
                 start = b.mul(b.add(b.mul(group, self.k_blocks), block), self.g_plane)
@@ -468,8 +468,11 @@ class _Emitter:
 
                     def store(row: ir.Value = row, target: ir.Value = target) -> list[ir.Value]:
                         full = b.icmp_signed(">=", left, i64(s.lanes))
-                        when(b, full, lambda: [b.store(row, target, align=4)][:0])
-                        when(b, b.not_(full), lambda: [store_some(b, row, target, left)][:0])
+                        with b.if_else(full) as (whole, some):
+                            with whole:
+                                b.store(row, target, align=4)
+                            with some:
+                                store_some(b, row, target, left)
                         return []
 
                     when(b, exists, store)
