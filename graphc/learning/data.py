@@ -159,12 +159,12 @@ def want(graph: Graph, size: tuple[int, int] | None, mean: Sequence[float], std:
 def open_data(source: str, wanted: Wanted, seed: int = 0) -> Data:
     """The data that `source` names: "digits", "pages", an .npz file or a folder. Errors: InputError, FileError.
 
-    `seed` decides what is drawn anew in every epoch ("pages").
+    `seed` decides what is drawn anew in every epoch (digits and pages).
     """
     if source in ("digits", "pages"):
         from graphc.learning.written import open_digits, open_pages
 
-        return open_digits(wanted) if source == "digits" else open_pages(wanted, seed)
+        return open_digits(wanted, seed) if source == "digits" else open_pages(wanted, seed)
     path = Path(source)
     if path.suffix == ".npz":
         return _open_npz(path, wanted)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.errors import InputError
-from graphc.learning.data import ArraySamples, Data, Ints, Samples, SplitData, Wanted
+from graphc.learning.data import ArraySamples, Data, Ints, Samples, Wanted
 from graphc.models.pages import (
     BACKGROUND,
     LABELS,
@@ -16,7 +16,9 @@ from graphc.models.pages import (
     background_windows,
     compose_page,
     digit_windows,
+    draw_digit,
     draw_paper,
+    load_scans,
 )
 
 PAGES, SHORTEST, LONGEST = 8, 200, 480  # pages of an epoch, and the sides of them in pixels: some 800 digits
@@ -25,6 +27,24 @@ NEAR, FAR = 2.0, 8.0  # pixels from a window's centre: a digit that is nearer, a
 PIECE, PIECES = 64, 256  # pixels of a piece of a page, and how many an epoch has
 INK = ((1.0,), (-1.0,))  # mean and std that make ink of a picture's grey: (grey - 1) / -1
 TEST_SEED = 1_000_000  # of what is held out, which does not depend on the training's seed
+
+
+@dataclass(frozen=True)
+class Scans(Data):
+    """Single digits of 32x32 pixels, each scaled and turned a little anew in every epoch; held-out ones as they are."""
+
+    seed: int
+    labels: tuple[str, ...] = LABELS[:BACKGROUND]
+    reading = INK
+
+    def train(self, epoch: int) -> Samples:
+        rng = np.random.default_rng([self.seed, epoch])
+        scans, labels = load_scans("train")
+        x = [draw_digit(scan, rng.uniform(0.85, 1.15), rng.uniform(-0.2, 0.2)) for scan in scans]  # as on pages
+        return ArraySamples(np.stack(x)[:, None], labels, f"digits of epoch {epoch + 1}")
+
+    def test(self) -> Samples:
+        return ArraySamples(*digit_windows("test"), "held-out digits")
 
 
 @dataclass(frozen=True)
@@ -85,11 +105,10 @@ class Pieces(Data):
         return ArraySamples(x, y if self.classes > 2 else (y != BACKGROUND).astype(np.int64), f"{split} pages")
 
 
-def open_digits(wanted: Wanted) -> Data:
-    """The scans, clean and centred, 32x32 pixels: 1,433 to train with, 364 held out."""
-    _check(wanted, "digits", WINDOW, (10,), dense=False)
-    training, testing = (ArraySamples(*digit_windows(split), f"{split} digits") for split in ("train", "test"))
-    return SplitData(training, testing, LABELS[:10], INK)
+def open_digits(wanted: Wanted, seed: int) -> Data:
+    """The scans: 1,433 to train with, 364 held out."""
+    _check(wanted, "digits", WINDOW, (BACKGROUND,), dense=False)
+    return Scans(seed)
 
 
 def open_pages(wanted: Wanted, seed: int) -> Data:
