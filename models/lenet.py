@@ -7,7 +7,7 @@ from graphc import nn
 from graphc.ir import Builder, Graph, f32
 from graphc.state import read_metadata
 
-INK = {"mean": "[1]", "std": "[-1]"}  # how the digit network reads a picture: (grey - 1) / -1, the ink on white paper
+INK = {"mean": "[1]", "std": "[-1]"}  # how the digit networks read a picture: (grey - 1) / -1, the ink on white paper
 
 
 def lenet5(num_classes: int = 10, seed: int = 0) -> Graph:

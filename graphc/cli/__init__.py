@@ -14,14 +14,32 @@ import click
 
 from graphc import __version__
 from graphc.cli.arguments import parse_counts, parse_words
-from graphc.cli.options import FILE, cpu, dense, examples, model, provider_names, reading, shape, threads
+from graphc.cli.options import (
+    FILE,
+    cpu,
+    dense,
+    examples,
+    model,
+    provider_names,
+    reading,
+    shape,
+    split_recipe,
+    stepping,
+    threads,
+)
 from graphc.cli.show_commands import show
 from graphc.cli.train_command import train
 from graphc.errors import GraphcError, InputError, UnsupportedError
 
 
 class Commands(click.Group):
-    """The commands, with errors told on stderr: in one line, or in one for each problem where there are several."""
+    """The commands, with errors told on stderr: in one line, or in one for each problem where there are several.
+
+    `build` is `compile`, which Python calls graphc.build.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, "compile" if cmd_name == "build" else cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -64,7 +82,13 @@ def main(debug: bool) -> None:
     """
 
 
-@main.command(**examples("compile net.onnx -o build", "compile digits --dense -o build --emit so,h,exe"))
+@main.command(
+    **examples(
+        "compile net.onnx -o build",
+        "compile digits --dense -o build --emit so,h,exe",
+        "compile lenet5 --training-step --optimizer momentum -o build",
+    )
+)
 @model
 @click.option("-o", "--output", type=FILE, required=True, metavar="DIR", help="The folder to write into.")
 @click.option("--emit", type=parse_words, default="so,h", show_default=True, help="Some of so, h, obj, exe, ll, asm.")
@@ -79,6 +103,7 @@ def main(debug: bool) -> None:
 @cpu
 @click.option("--precise", is_flag=True, help="Convolutions within 1e-6 of the largest output, not 5e-6; slower.")
 @dense
+@stepping
 def compile(
     output: Path,
     emit: tuple[str, ...],
@@ -90,11 +115,18 @@ def compile(
 ) -> None:
     """Write a network as native code.
 
-    A library (so) with its C header (h), an object file (obj), a program (exe), or the code as text (ll, asm).
+    A library (so) with its C header (h), an object file (obj), a program (exe), or the code as text (ll, asm). `graphc
+    build` is the same command.
+
+    With --training-step, a call is a step of training with softmax cross-entropy: its inputs are images, labels,
+    parameters, learning_rate, step (from 0) and the state of the optimiser (zeros at first), its outputs the loss, the
+    scores, and NAME.next for each parameter and state, which may lie where NAME lies. All memory is the caller's.
     """
     from graphc.cli.commands import compile_network, load_model
+    from graphc.cli.recipes import choose_graph
 
-    compile_network(load_model(**network), output, emit, name, weights, cpu, precise)
+    model, recipe = split_recipe(network)
+    compile_network(choose_graph(load_model(**model), **recipe), output, emit, name, weights, cpu, precise)
 
 
 @main.command(
@@ -157,6 +189,7 @@ def run(
         "export lenet5 -o lenet5.onnx",
         "export digits --dense -o digits.onnx",
         "export resnet50 --params resnet50.safetensors --fp16 -o resnet50.onnx",
+        "export lenet5 --training-step --optimizer adam -o step.onnx",
     )
 )
 @model
@@ -164,15 +197,22 @@ def run(
 @click.option("--opset", type=int, default=18, show_default=True, help="The version of ONNX's operators, from 13 on.")
 @click.option("--fp16", is_flag=True, help="Weights and arithmetic in half precision; inputs and outputs stay float32.")
 @dense
+@stepping
 def export(output: Path, opset: int, fp16: bool, **network: Any) -> None:
     """Write a network as an ONNX file.
 
     Its metadata hold mean, std and labels, if the network has them, and how its outputs lie over the image. More than
     2 GiB of weights go to a file beside it, FILE.onnx.data.
+
+    With --training-step, a run is a step of training with softmax cross-entropy: the inputs are images, labels,
+    parameters, learning_rate, step (from 0) and the state of the optimiser (zeros at first), the outputs the loss, the
+    scores, and NAME.next for each parameter and state.
     """
     from graphc.cli.commands import export_network, load_model
+    from graphc.cli.recipes import choose_graph
 
-    export_network(load_model(**network), output, opset, fp16)
+    model, recipe = split_recipe(network)
+    export_network(choose_graph(load_model(**model), **recipe), output, opset, fp16)
 
 
 @main.command(**examples("summary lenet5", "summary net.onnx --shape 1x3x640x480 --json"))

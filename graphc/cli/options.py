@@ -102,3 +102,17 @@ optimizing = combine(
         help="Scale gradients so that their norm is at most this.",
     ),
 )
+
+stepping = combine(
+    click.option("--training-step", "as_step", is_flag=True, help="Instead, a whole step of training; see below."),
+    optimizing,
+    click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="With --training-step, of dropout."
+    ),
+)
+RECIPE = ("as_step", "optimizer", "momentum", "weight_decay", "clip", "seed")
+
+
+def split_recipe(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a network, and those of `stepping`."""
+    return {k: v for k, v in given.items() if k not in RECIPE}, {k: given[k] for k in RECIPE}

@@ -14,9 +14,10 @@ from graphc.cli.loading import find_model
 from graphc.errors import InputError
 from graphc.ir import Graph, Param
 from graphc.optim import SGD, Adam, AdamW, Optimizer
+from graphc.passes import enter_training
 from graphc.schedules import Constant, Cosine, Schedule, Steps, WarmUp
 from graphc.state import read_state
-from graphc.training import trainable
+from graphc.training import add_cross_entropy, trainable, training_step
 
 MOMENTUM = 0.9  # the default that most papers use
 DECAY_EVERY = 30  # epochs (He et al. 2016)
@@ -73,6 +74,27 @@ def make_schedule(options: Options, steps: int) -> Schedule:
         case _:
             then = Cosine(options.lr, steps * (options.epochs - options.warmup))
     return WarmUp(then, steps * options.warmup)
+
+
+def choose_graph(
+    graph: Graph,
+    as_step: bool,
+    optimizer: str,
+    momentum: float | None,
+    weight_decay: float | None,
+    clip: float | None,
+    seed: int,
+) -> Graph:
+    """The network, or if `as_step` its step of training. InputError for an option that only a training step has."""
+    if as_step:
+        trained = enter_training(add_cross_entropy(graph), seed)
+        return training_step(trained, make_optimizer(optimizer, momentum, weight_decay), clip=clip)
+    context = click.get_current_context()
+    for option in context.command.params:
+        typed = context.get_parameter_source(str(option.name)) == ParameterSource.COMMANDLINE
+        if typed and option.name in ("optimizer", "momentum", "weight_decay", "clip", "seed"):
+            raise InputError(f"{option.opts[-1]}: expected together with --training-step only")
+    return graph
 
 
 def prepare_network(model: str, options: Options) -> Graph:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
@@ -19,7 +20,7 @@ from graphc.ir import Graph
 from graphc.learning import Trainer
 from graphc.learning.checkpoint import Checkpoint, Epoch, read_checkpoint, replace_whole
 from graphc.learning.curve import draw_curve
-from graphc.learning.data import Data, Wanted, open_data, want
+from graphc.learning.data import Data, open_data, want
 from graphc.learning.loop import Progress, count_batches, train_epoch
 from graphc.pictures import save_png
 from graphc.state import format_safetensors
@@ -45,7 +46,7 @@ def train_network(model: str, source: str, output: Path, options: Options) -> No
     meta = {"mean": dumps(mean), "std": dumps(std)} | ({"labels": dumps(list(labels))} if labels else {})
     graph = replace(graph, meta={**graph.meta, **meta})
     run = _Run(graph, data, source, output, options, meta)
-    run.start(wanted)
+    run.start()
     try:
         run.go_on()
     except (GraphcError, KeyboardInterrupt):
@@ -77,7 +78,7 @@ class _Run:
                 add_cross_entropy(graph), optimizer, clip=options.clip, seed=options.seed, threads=options.threads
             )
 
-    def start(self, wanted: Wanted) -> None:
+    def start(self) -> None:
         """Take over the checkpoint if told to, and tell what will be done and what memory it takes."""
         if self.options.resume:
             found = read_checkpoint(self.checkpoint)
@@ -91,10 +92,8 @@ class _Run:
         elif self.checkpoint.exists():
             raise FileError(f"{self.checkpoint}: there already; --resume goes on from it, or remove it to begin anew")
         graph, count = self.trainer.graph, min(self.options.batch, self.samples)
-        image = (count, *(wanted.size[i - 2] if i > 1 and wanted.size else d
-                          for i, d in enumerate(wanted.type.shape[1:], 1)))  # fmt: skip
-        labels = (count, *wanted.size) if wanted.dense and wanted.size else (count,)
-        memory = self.trainer.memory(**{graph.inputs[0].name: image, "labels": labels})  # type: ignore[arg-type]
+        x, y = self.data.train(0).read(np.zeros(1, np.int64))  # a sample, for its size
+        memory = self.trainer.memory(**{graph.inputs[0].name: (count, *x.shape[1:]), "labels": (count, *y.shape[1:])})
         trained = sum(graph.params[name].array.size for name in trainable(graph))
         parts = (
             f"parameters {format_bytes(memory.parameters)}, optimiser {format_bytes(memory.optimizer)}, "
