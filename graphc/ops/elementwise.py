@@ -100,6 +100,12 @@ class Relu(Elementwise):
     def scalar(self, *x: Expr) -> Expr:
         return call("max", x[0], 0.0)
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        # y > 0 where x > 0, and the next layer keeps y anyway
+        return [derive.fused(b, "select(gt(x0, 0.0), x1, 0.0)", outputs[0], grads[0])]
+
 
 @dataclass(frozen=True)
 class LeakyRelu(Elementwise):
