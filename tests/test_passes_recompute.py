@@ -59,7 +59,7 @@ def test_it_saves_memory_and_keeps_the_bits(residual: bool, monkeypatch: pytest.
     sizes = {"N": 4, "H": 32, "W": 32}
     target = make_target("native")
     before, after = (make_plan(optimize(step, p), target).peak_bytes(sizes) for p in (PIPELINE, TRAINING_PIPELINE))
-    assert after < 0.9 * before
+    assert after < 0.95 * before
     inputs = random_inputs(step, {"N": 2, "H": 9, "W": 7})
     given = [np.full(2, 1) if v.name == "labels" else a for v, a in zip(step.inputs, inputs, strict=True)]
     again = compile(step, threads=1)(*given)

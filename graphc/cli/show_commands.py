@@ -94,3 +94,24 @@ def neighbours(images: tuple[Path, ...], count: int, queries: int, output: Path,
 
     graph, reading = load_and_reading(given)
     show_neighbours(graph, images, count, queries, reading, output)
+
+
+@show.command(
+    **examples(
+        "show masks digit_masks page.png -o masks.png",
+        "show masks unet --params cells.safetensors photo.png -o masks.png",
+    )
+)
+@model
+@click.argument("image", type=FILE)
+@reading
+@picture
+def masks(image: Path, output: Path, **given: Any) -> None:
+    """Draw the class of each pixel beside an image.
+
+    For a network whose output is a map of scores as large as the image. The colours' names are those of its labels.
+    """
+    from graphc.cli.showing import load_and_reading, show_masks
+
+    graph, reading = load_and_reading(given)
+    show_masks(graph, image, reading, output)
