@@ -176,7 +176,7 @@ def test_weights_say_what_they_are() -> None:
     with safe_open(WEIGHTS, "np") as file:
         metadata = file.metadata()
     assert json.loads(metadata["labels"]) == list(pages.LABELS)
-    assert metadata.keys() == {"labels", "source", "training"}
+    assert metadata.keys() == {"labels", "mean", "std", "training"}
 
 
 @needs_scans
