@@ -85,7 +85,7 @@ def test_same_bits_at_any_thread_count_and_when_it_was_stopped(folder: Path, mon
     succeed(*train(*options, "--threads", 1, out="whole.safetensors"))
 
     def stop(*args: Any, **named: Any) -> Epoch:
-        if args[5] == 2:  # the third epoch
+        if args[6] == 2:  # the third epoch
             raise KeyboardInterrupt
         return original(*args, **named)
 

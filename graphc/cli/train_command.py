@@ -13,8 +13,8 @@ from graphc.cli.options import FILE, examples, optimizing, threads
     "train",
     None,
     **examples(
-        "train lenet5 --data digits --epochs 30 -o lenet5.safetensors",
-        "train lenet5 --data digits --epochs 60 -o lenet5.safetensors --resume",
+        "train lenet5 --data digits --epochs 40 -o lenet5.safetensors",
+        "train lenet5 --data digits --epochs 40 -o lenet5.safetensors --resume",
         "train resnet18 --data photos --classes 3 --weights resnet18.safetensors "
         "--freeze 'layer[12].*' -o photos.safetensors",
         "train mine:net --data samples.npz --optimizer momentum --lr 0.1 --schedule step -o net.safetensors",
@@ -54,7 +54,7 @@ from graphc.cli.options import FILE, examples, optimizing, threads
     type=click.Choice(["constant", "step", "cosine"]),
     default="cosine",
     show_default=True,
-    help="How the rate goes down: not, by a tenth after each --decay-every epochs, or to 0 at the end.",
+    help="How the rate goes down: not, to a tenth after each --decay-every epochs, or to 0 at the end.",
 )
 @click.option("--decay-every", type=click.IntRange(1), metavar="N", help="Epochs of --schedule step.  [default: 30]")
 @click.option(
@@ -69,7 +69,7 @@ from graphc.cli.options import FILE, examples, optimizing, threads
     "--weights",
     type=FILE,
     metavar="FILE",
-    help="Begin with these parameters (.safetensors, .npz, .pth), but for a last layer of another size.",
+    help="Begin with these parameters; with --classes, but for a last layer of another size.",
 )
 @click.option("--classes", type=click.IntRange(2), metavar="N", help="Build the network with so many classes.")
 @click.option("--freeze", multiple=True, metavar="PATTERN", help="Leave parameters of these names as they are.")

@@ -71,7 +71,9 @@ class _Run:
             self.settings["epochs"] = options.epochs  # its rates depend on it
         self.settings = {k: list(v) if isinstance(v, tuple) else v for k, v in self.settings.items()}
         optimizer = make_optimizer(options.optimizer, options.momentum, options.weight_decay)
-        self.samples = len(data.train(0))
+        first, self.held = data.train(0), data.test()
+        self.samples = len(first)
+        self.shapes = [a.shape[1:] for a in first.read(np.zeros(1, np.int64))]  # of a sample and its label
         self.schedule = make_schedule(options, count_batches(self.samples, options.batch))
         with show_progress(f"compiling the training step of {graph.name}"):
             self.trainer = Trainer(
@@ -92,15 +94,15 @@ class _Run:
         elif self.checkpoint.exists():
             raise FileError(f"{self.checkpoint}: there already; --resume goes on from it, or remove it to begin anew")
         graph, count = self.trainer.graph, min(self.options.batch, self.samples)
-        x, y = self.data.train(0).read(np.zeros(1, np.int64))  # a sample, for its size
-        memory = self.trainer.memory(**{graph.inputs[0].name: (count, *x.shape[1:]), "labels": (count, *y.shape[1:])})
+        batch = zip((graph.inputs[0].name, "labels"), self.shapes, strict=True)
+        memory = self.trainer.memory(**{name: (count, *shape) for name, shape in batch})
         trained = sum(graph.params[name].array.size for name in trainable(graph))
         parts = (
             f"parameters {format_bytes(memory.parameters)}, optimiser {format_bytes(memory.optimizer)}, "
             f"activations and gradients {format_bytes(memory.workspace)}, batch {format_bytes(memory.batch)}"
         )
         self.console.print(f"{graph.name}: {trained} parameters to train, {self.samples} samples an epoch, "
-                           f"{len(self.data.test())} held out")  # fmt: skip
+                           f"{len(self.held)} held out")  # fmt: skip
         self.console.print(f"memory of a step: {format_bytes(memory.total)} ({parts})")
 
     def go_on(self) -> None:
@@ -116,7 +118,10 @@ class _Run:
                     bar.update(task, completed=p.done, total=p.total, told=told)
 
                 options = self.options
-                result = train_epoch(self.trainer, self.data, self.schedule, options.batch, options.seed, epoch, tell)
+                samples = self.data.train(epoch)
+                result = train_epoch(
+                    self.trainer, samples, self.held, self.schedule, options.batch, options.seed, epoch, tell
+                )
                 bar.remove_task(task)
                 self.history += (result,)
                 self._write()

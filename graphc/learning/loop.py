@@ -13,7 +13,7 @@ import numpy as np
 from graphc.errors import GraphcError, InputError
 from graphc.ir import Array
 from graphc.learning.checkpoint import Epoch
-from graphc.learning.data import Data, Ints, Samples
+from graphc.learning.data import Ints, Samples
 from graphc.learning.trainer import Trainer
 from graphc.schedules import Schedule
 
@@ -37,18 +37,18 @@ class LossError(GraphcError):
 
 def train_epoch(
     trainer: Trainer,
-    data: Data,
+    samples: Samples,
+    held: Samples,
     schedule: Schedule,
     batch: int,
     seed: int,
     epoch: int,
     tell: Callable[[Progress], object] = lambda progress: None,
 ) -> Epoch:
-    """One epoch, counted from 0, and then the held-out samples. The batches have about `batch` samples each, evenly.
+    """One epoch, counted from 0, and then the samples `held` out. Batches have about `batch` samples each, evenly.
 
     LossError if a loss is not finite: then the trainer's state is spoilt, and what was saved before counts.
     """
-    samples = data.train(epoch)
     order = np.random.default_rng([seed, epoch]).permutation(len(samples))
     total = Mean()
     batches = split_batches(order, batch)
@@ -64,8 +64,8 @@ def train_epoch(
             )
         total.add(outputs, trainer.graph.output_names[1], labels)
         tell(Progress(epoch, total.samples, len(samples), total.loss, total.accuracy))
-    held = evaluate(trainer, data.test(), batch)
-    return Epoch(total.loss, total.accuracy, held.loss, held.accuracy)
+    test = evaluate(trainer, held, batch)
+    return Epoch(total.loss, total.accuracy, test.loss, test.accuracy)
 
 
 def evaluate(trainer: Trainer, samples: Samples, batch: int) -> "Mean":
