@@ -34,7 +34,8 @@ PIPELINE: tuple[Pass, ...] = (
 
 
 # For steps of training: what is the same in both halves is found first, and then made twice where that saves memory.
-TRAINING_PIPELINE: tuple[Pass, ...] = (*PIPELINE[:5], recompute_activations, *PIPELINE[5:])
+_FUSING = PIPELINE.index(fuse_epilogues)
+TRAINING_PIPELINE: tuple[Pass, ...] = (*PIPELINE[:_FUSING], recompute_activations, *PIPELINE[_FUSING:])
 
 
 def optimize(graph: Graph, passes: Sequence[Pass] | None = None) -> Graph:

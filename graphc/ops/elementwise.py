@@ -103,7 +103,7 @@ class Relu(Elementwise):
     def vjp(
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
-        # y > 0 where x > 0, and the next layer keeps y anyway
+        """By y, which the next layer keeps anyway, so that x need not be kept."""
         return [derive.fused(b, "select(gt(x0, 0.0), x1, 0.0)", outputs[0], grads[0])]
 
 
