@@ -1,11 +1,10 @@
 """Give batch norm and dropout the form that they have while a network is trained."""
 
 from graphc import ops
-from graphc.ir import Builder, DType, Graph, Node, TensorType, Value, dims
+from graphc.ir import NEXT, Builder, DType, Graph, Node, TensorType, Value, dims
 from graphc.ops.derive import cast, fused
 from graphc.ops.random_bits import make_key, random_bits
 
-NEXT = ".next"  # the output NAME.next is what the parameter NAME is in the next step
 STEP = "step"
 
 

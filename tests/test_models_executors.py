@@ -135,7 +135,14 @@ def test_every_network_exports(number: int, name: str) -> None:
     shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
-SEGMENTATION = {"unet": 16, "segnet": 1, "fcn32s": 1, "fcn16s": 1, "fcn8s": 1}  # multiples that H and W must be
+SEGMENTATION = {
+    "unet": 16,
+    "segnet": 1,
+    "fcn32s": 1,
+    "fcn16s": 1,
+    "fcn8s": 1,
+    "digit_masks": 8,
+}  # multiples that H and W must be
 CLASSIFIERS = [name for name in models.NETWORKS if name not in ("xor", "mlp", *SEGMENTATION)]
 
 

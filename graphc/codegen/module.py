@@ -38,7 +38,8 @@ class NetworkModule:
         self.module = ir.Module(name)
         self.module.triple = target.triple
         self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
-        self._kernels: dict[str, ir.Function] = {}
+        self._kernels: dict[tuple[str | int, ...], ir.Function] = {}
+        self._updated = find_updated(plan.graph)
         self._define_constants(metadata, header, embed)
         self._scratch = max((align(s.kernel.scratch) for s in (*plan.setup, *plan.steps)), default=0)
         self._constant("graphc_packed_bytes", i64(plan.packed_bytes))
@@ -96,16 +97,20 @@ class NetworkModule:
         return function
 
     def _kernel(self, kernel: Kernel) -> ir.Function:
-        """The kernel's function, emitted once for all steps with equal keys."""
-        if kernel.key not in self._kernels:
+        """The kernel's function, emitted once for all steps with equal keys, and again where it works in place."""
+        result, *operands = (self.plan.places[buffer.memory] for buffer in kernel.buffers)
+        shared = {i for i, p in enumerate(operands, 1) if p == self._updated.get(result)}
+        key: tuple[str | int, ...] = (kernel.key, *sorted(shared))
+        if key not in self._kernels:
             args = [PTR] * len(kernel.buffers) + [I64] * (len(kernel.sizes) + 2) + [PTR]
             function = self._function(f"graphc_{kernel.name}_{len(self._kernels)}", VOID, args)
             function.attributes.add("noinline")
-            for argument in function.args[: len(kernel.buffers)]:
-                argument.add_attribute("noalias")
+            for i, argument in enumerate(function.args[: len(kernel.buffers)]):
+                if not shared or i not in {0, *shared}:
+                    argument.add_attribute("noalias")
             kernel.emit(ir.IRBuilder(function.append_basic_block("entry")), function)
-            self._kernels[kernel.key] = function
-        return self._kernels[kernel.key]
+            self._kernels[key] = function
+        return self._kernels[key]
 
     def _emit_step(self, name: str, kernel: Kernel) -> ir.Function:
         """`void step(ptr frame, i64 begin, i64 end, i64 thread)`: the kernel on this step's buffers and sizes."""
@@ -294,6 +299,14 @@ def _emit_stamp(b: ir.IRBuilder, stamps: ir.GlobalVariable | None, number: int) 
     if stamps:
         place = address(b, stamps, i64(2 * number), I64)
         intrinsic(b, "clock_gettime", I32, [ir.Constant(I32, CLOCK_MONOTONIC), place])
+
+
+def find_updated(graph: Graph) -> dict[Place, Place]:
+    """The outputs that may have an input's address, and that input."""
+    return {
+        Place("output", graph.output_names.index(name)): Place("input", graph.inputs.index(state))
+        for name, state in graph.updates.items()
+    }
 
 
 def has_image_sizes(graph: Graph) -> bool:
