@@ -301,6 +301,7 @@ def verify(
 )
 @click.option("--json", "file", type=FILE, metavar="FILE", help="Write everything that was measured.")
 @click.option("--profile", is_flag=True, help="Instead, measure every step of the compiled network.")
+@click.option("--training", is_flag=True, help="Instead, measure a step of training, against PyTorch.")
 def bench(
     models: tuple[str, ...],
     against: tuple[str, ...] | None,
@@ -311,6 +312,7 @@ def bench(
     seconds: float,
     file: Path | None,
     profile: bool,
+    training: bool,
 ) -> None:
     """Measure networks in graphc and in other runtimes.
 
@@ -319,13 +321,17 @@ def bench(
     A profile tells for every step what limits it: the CPU's multiply-adds, or the bandwidth of the cache or the memory
     that its operands fit in, both measured when it starts.
     """
-    from graphc.cli.benchmarks import Effort, compare_networks, load_models, profile_networks
+    from graphc.cli.benchmarks import Effort, compare_networks, compare_trainings, load_models, profile_networks
 
+    if profile and training:
+        raise InputError("--training: expected without --profile only")
     if profile and against:
         raise InputError("--against: expected without --profile only")
     networks, effort = load_models(models, shapes, batch), Effort(threads, rounds, seconds)
     if profile:
         profile_networks(networks, effort, file)
+    elif training:
+        compare_trainings(networks, against or ("torch",), effort, file)
     else:
         compare_networks(networks, against or ("onnxruntime", "openvino", "ncnn", "torch"), effort, file)
 
