@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from commands import invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, defs, helper
@@ -34,6 +35,21 @@ def test_unsupported_nodes_are_listed_at_once() -> None:
         "without dilation",
     )
     assert str(caught.value).startswith("m.onnx: node 'first' (op Foo)")
+
+
+@pytest.mark.parametrize("command", ["summary", "compile", "export", "verify"])
+def test_the_command_line_lists_all_three_and_exits_with_2(command: str, tmp_path: Path) -> None:
+    nodes = [node("Foo", "x", "a"), node("Det", "x", "b"), node("Sum", "a b x x", "c"), node("STFT", "c", "y")]
+    path = tmp_path / "three.onnx"
+    onnx.save(make_model(nodes), path)
+    output = ["-o", tmp_path / "out.onnx"] if command in ("compile", "export") else []
+    result = invoke(command, path, *output)
+    lines = [
+        f"  node 'node_{y}' (op {op}): graphc has no such op" for op, y in (("Foo", "a"), ("Det", "b"), ("STFT", "y"))
+    ]
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == ["graphc: three.onnx:", *lines]
+    assert not (tmp_path / "out.onnx").exists()
 
 
 UNSUPPORTED = {
