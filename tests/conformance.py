@@ -305,7 +305,9 @@ def print_report(results: list[tuple[Job, Outcome]], verbose: bool) -> None:
         print_counts(name, rows)
         for way in WAYS:
             print_counts(f"  {way}", [r for r in rows if r[0].way == way])
-        print_counts("  given, operators that graphc has", [r for r in rows if r[0].way == "given" and r[0].op in known])
+        print_counts(
+            "  given, operators that graphc has", [r for r in rows if r[0].way == "given" and r[0].op in known]
+        )
     for job, outcome in results:
         if outcome.state in FAULTS or (verbose and outcome.state != "pass"):
             print(f"{outcome.state}: {job}: {' '.join(outcome.message.split())[:300]}")
