@@ -13,6 +13,7 @@ import llvmlite.binding as llvm
 
 from graphc.codegen.layout import Layout
 from graphc.codegen.module import NetworkModule
+from graphc.codegen.optimizing import optimize_code
 from graphc.codegen.plan import Plan, make_plan
 from graphc.codegen.target import Target, check_runs_here, make_target
 from graphc.errors import InputError, ValueDependentError
@@ -131,10 +132,7 @@ def lower(
     module = llvm.parse_assembly(built.text(_runtime_text("pool.ll"), _runtime_text("api.ll")))
     module.verify()
     machine = target.machine()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = tuning.slp_vectorization = False  # the kernels are vector code already
-    builder = llvm.create_pass_builder(machine, tuning)
-    builder.getModulePassManager().run(module, builder)
+    optimize_code(module, machine, built.nests)
     lowered = Lowered(symbol, plan, target, module, machine)
     if folder := dump_folder():
         dump_code(lowered, folder)

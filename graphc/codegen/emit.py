@@ -249,7 +249,7 @@ def buffers_of(nest: Nest) -> list[Buffer]:
 def sizes_of(nest: Nest) -> list[Dim]:
     """Every symbolic dim that the code of the nest needs, once."""
     found: list[DimLike] = [v.extent for v in nest.loops]
-    found += [*nest.output.stored_shape, nest.output.pitch or 0]
+    found += [*nest.output.stored_shape, nest.output.pitch or 0, *nest.output.shape]
     for e in expressions(nest):
         match e:
             case Load(buffer=buffer):

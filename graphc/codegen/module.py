@@ -11,6 +11,7 @@ from llvmlite import ir
 
 from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64, intrinsic
 from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.kernels.loop_nest import LoopNestKernel
 from graphc.codegen.nest import Buffer
 from graphc.codegen.plan import ALIGNMENT, Place, Plan, Step, align, buffer_bytes
 from graphc.codegen.shapes import ShapeCode
@@ -40,6 +41,7 @@ class NetworkModule:
         self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
         self._kernels: dict[tuple[str | int, ...], ir.Function] = {}
         self._updated = find_updated(plan.graph)
+        self.nests: set[str] = set()  # the functions of a run that loop nests became
         self._define_constants(metadata, header, embed)
         self._scratch = max((align(s.kernel.scratch) for s in (*plan.setup, *plan.steps)), default=0)
         self._constant("graphc_packed_bytes", i64(plan.packed_bytes))
@@ -156,6 +158,8 @@ class NetworkModule:
     def _emit_sequence(self, name: str, steps: Sequence[Step], stamps: ir.GlobalVariable | None) -> None:
         """`void graphc_NAME(ptr frame, ptr pool)`: the steps in order, on the pool where it is worth it."""
         functions = [self._emit_step(f"graphc_{name}_{i}", step.kernel) for i, step in enumerate(steps)]
+        if name == "forward":
+            self.nests = {self._kernel(s.kernel).name for s in steps if isinstance(s.kernel, LoopNestKernel)}
         pool_run = self.module.globals.get("graphc_pool_run") or ir.Function(
             self.module, ir.FunctionType(VOID, [PTR, PTR, PTR, I64]), "graphc_pool_run"
         )

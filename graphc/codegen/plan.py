@@ -240,7 +240,8 @@ def _move_to_setup(plan: Plan) -> None:
         known = all(b.memory in plan.places and plan.places[b.memory].kind in ("weights", "packed") for b in operands)
         free = output.memory not in plan.places and writers[output.memory] == 1
         size = buffer_bytes(output)
-        if not (known and operands and free and isinstance(size, int)):
+        fixed = all(isinstance(d, int) for d in step.kernel.sizes)  # those of a run are not known yet
+        if not (known and operands and free and fixed and isinstance(size, int)):
             plan.steps.append(step)
             continue
         plan.setup.append(step)

@@ -139,5 +139,5 @@ def pack_bias(g: Geometry, bias: Buffer, y: Buffer) -> Nest:
     shape = (g.groups * g.tiles, g.vectors * g.lanes)
     packed = y.temporary("bias", bias.type.with_shape(*shape))
     t, j = loops = loop_vars("tj", shape)
-    k = (t // g.tiles) * g.k_group + (t % g.tiles) * shape[1] + j
+    k = t * shape[1] + j if g.groups == 1 else (t // g.tiles) * g.k_group + (t % g.tiles) * shape[1] + j
     return Nest(packed, loops, loops, bias.get(k, fill=0.0))
