@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphc.gradcheck import gradcheck
     from graphc.ir import Builder, DType, Graph, TensorType, f32
     from graphc.ir.view import to_networkx
+    from graphc.learning import Trainer
     from graphc.onnx import export_onnx, load
     from graphc.passes import optimize
     from graphc.passes.enter_training import enter_training
@@ -36,6 +37,7 @@ _HOME = {
     "Builder": "graphc.ir",
     "DType": "graphc.ir",
     "Graph": "graphc.ir",
+    "Trainer": "graphc.learning",
     "TensorType": "graphc.ir",
     "f32": "graphc.ir",
     "export_onnx": "graphc.onnx",
@@ -50,12 +52,12 @@ _HOME = {
     "to_networkx": "graphc.ir.view",
     "training_step": "graphc.training",
 }
-_MODULES = ("models", "nn", "ops", "optim", "passes", "runtime")
+_MODULES = ("models", "nn", "ops", "optim", "passes", "runtime", "schedules")
 
 __all__ = [
-    "Builder", "DType", "Graph", "GraphcError", "TensorType", "__version__", "add_cross_entropy", "build", "compile",
-    "enter_training", "export_onnx", "f32", "fully_convolutional", "gradcheck", "gradient", "load", "optimize", "parse",
-    "run_reference", "to_networkx", "training_step",
+    "Builder", "DType", "Graph", "GraphcError", "TensorType", "Trainer", "__version__", "add_cross_entropy", "build",
+    "compile", "enter_training", "export_onnx", "f32", "fully_convolutional", "gradcheck", "gradient", "load",
+    "optimize", "parse", "run_reference", "to_networkx", "training_step",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.codegen.module import NetworkModule
+from graphc.codegen.optimizing import optimize_code
 from graphc.codegen.plan import Plan
 from graphc.codegen.target import Target, base_machine
 from graphc.errors import GraphcError
@@ -56,10 +57,7 @@ def emit_module(
     module = llvm.parse_assembly(built.text(*map(_runtime_text, ("pool.ll", "levels.ll", cpuid, "api.ll"))))
     module.verify()
     machine = base_machine(triple)
-    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = tuning.slp_vectorization = False  # the kernels are vector code already
-    builder = llvm.create_pass_builder(machine, tuning)
-    builder.getModulePassManager().run(module, builder)
+    optimize_code(module, machine, built.nests)
     lowered = Lowered(symbol, plans, module, machine)
     if folder := dump_folder():
         dump_code(lowered, folder)

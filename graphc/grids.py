@@ -4,19 +4,22 @@ A picture is a title, a line that says how to read it, and tiles of one size wit
 """
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from graphc.pictures import Floats, Picture, heat_map, to_picture
+from graphc.pictures import Floats, Picture, choose_zoom, heat_map, to_picture
 
 WIDTH = 1280  # pixels that a grid fills: a screen's width
 LARGEST, SMALLEST = 112, 3  # sides of a tile
 THUMBNAIL = 112  # pixels, the side of an image in a row
 MARGIN, GAP = 24, 4
 TITLE, NOTE, CAPTION = 20, 13, 11  # font sizes
+BLANK = ("background", "paper")  # classes that masks leave white
 INK, PALE, LINE, PAPER = "#0f172a", "#64748b", "#cbd5e1", "#ffffff"
 BLUE, RED = np.array((0.13, 0.4, 0.67)), np.array((0.7, 0.09, 0.17))  # which the colour-blind tell apart
 
@@ -134,3 +137,35 @@ def _fit(picture: Picture) -> Image.Image:
     square = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#f1f5f9")
     square.paste(image, ((THUMBNAIL - image.width) // 2, (THUMBNAIL - image.height) // 2))
     return square
+
+
+def draw_masks(picture: Picture, classes: NDArray[np.int64], labels: Sequence[str], title: str) -> Picture:
+    """The picture u8[H,W,3], and beside it the class i64[H,W] of each pixel in colour, with their names below.
+
+    "background" and "paper" stay white.
+    """
+    zoom = choose_zoom(picture.shape[0], 2 * picture.shape[1])
+    colours = [class_hue(k, len(labels)) for k in range(len(labels))]
+    table = [(255, 255, 255) if n in BLANK else c for n, c in zip(labels, colours, strict=True)]
+    pair = [side.repeat(zoom, axis=0).repeat(zoom, axis=1) for side in (picture, np.array(table, np.uint8)[classes])]
+    high, wide = pair[0].shape[:2]
+    found = [k for k in np.unique(classes) if labels[k] not in BLANK]
+    note = "each pixel in the colour of its likeliest class"
+    page, draw, top = _open_page(2 * wide + 4 * GAP, high + CAPTION + 4 * GAP, title, note)
+    font = ImageFont.load_default(CAPTION)
+    for i, side in enumerate(pair):
+        left = MARGIN + i * (wide + 4 * GAP)
+        page.paste(Image.fromarray(side), (left, top))
+        draw.rectangle((left - 1, top - 1, left + wide, top + high), outline=LINE)
+    x = float(MARGIN + wide + 4 * GAP)
+    for k in found:
+        draw.rectangle((x, top + high + 9, x + CAPTION, top + high + 9 + CAPTION), fill=colours[k])
+        draw.text((x + CAPTION + GAP, top + high + 8), labels[k], fill=PALE, font=font)
+        x += CAPTION + 3 * GAP + draw.textlength(labels[k], font)
+    return np.asarray(page)
+
+
+def class_hue(label: int, count: int) -> tuple[int, int, int]:
+    """Colours of many classes side by side: neighbours in hue differ in lightness, too."""
+    red, green, blue = hsv_to_rgb(label / count, 0.9, 0.9 if label % 2 else 0.6)
+    return round(255 * red), round(255 * green), round(255 * blue)

@@ -3,7 +3,9 @@
 Nothing is unpickled but by PyTorch's own loader of weights, which makes tensors and nothing else.
 """
 
+import json
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import FileError
+
+# How .safetensors files call the element types of parameters and optimiser state
+_SAFETENSORS_TYPES = {np.dtype(t): n for t, n in (("f4", "F32"), ("f8", "F64"), ("f2", "F16"), ("i8", "I64"))}
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
@@ -71,3 +76,20 @@ def _read_torch(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise FileError(f"{path}: expected tensors by name, as net.state_dict() has them, got something else")
     return {name: (t.float() if t.dtype == torch.bfloat16 else t).detach().numpy() for name, t in state.items()}
+
+
+def format_safetensors(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """A .safetensors file of these arrays in their order and these texts.
+
+    The library's own writer orders the texts at random; here the same contents are the same bytes.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        dtype = _SAFETENSORS_TYPES[array.dtype]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the data begin at a multiple of 8
+    data = (np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    return b"".join([len(text).to_bytes(8, "little"), text, *data])

@@ -1,12 +1,13 @@
 """LeNet-5, and the digit network that descends from it and comes with weights."""
 
+from dataclasses import replace
 from importlib import resources
 
 from graphc import nn
 from graphc.ir import Builder, Graph, f32
 from graphc.state import read_metadata
 
-INK = {"mean": "[1]", "std": "[-1]"}  # how the digit network reads a picture: (grey - 1) / -1, the ink on white paper
+INK = {"mean": "[1]", "std": "[-1]"}  # how the digit networks read a picture: (grey - 1) / -1, the ink on white paper
 
 
 def lenet5(num_classes: int = 10, seed: int = 0) -> Graph:
@@ -24,18 +25,20 @@ def lenet5(num_classes: int = 10, seed: int = 0) -> Graph:
     return net.build(logits=nn.linear(x, num_classes, name="output"))
 
 
-def digits(seed: int = 0) -> Graph:
+def digits(seed: int = 0, trained: bool = True) -> Graph:
     """A small LeNet trained on scanned digits: ten digits and the background between them.
 
     [N,1,32,32], ink from 0 (paper) to 1 -> [N,11]. No layer pads, and the strides multiply to 4, so its dense map over
-    a page equals sliding its window over it by 4 pixels. The weights' file tells how they were trained. `seed` changes
-    nothing, since no weight is random.
+    a page equals sliding its window over it by 4 pixels. The weights' file tells how they were trained; `seed` draws
+    random ones if not `trained`.
     """
-    weights = resources.files("graphc.models").joinpath("digits.safetensors")
-    with resources.as_file(weights) as path:
-        net = Builder("digits", seed, meta={**read_metadata(path), **INK})
-        x = net.input("image", f32("N", 1, 32, 32))
-        x = nn.max_pool(nn.relu(nn.conv2d(x, 8, 5, name="conv1")), 2)
-        x = nn.max_pool(nn.relu(nn.conv2d(x, 24, 5, name="conv2")), 2)
-        x = nn.relu(nn.linear(nn.flatten(x), 64, name="fc1"))
-        return net.build(logits=nn.linear(x, 11, name="fc2")).load_state(path)
+    net = Builder("digits", seed, meta=INK)
+    x = net.input("image", f32("N", 1, 32, 32))
+    x = nn.max_pool(nn.relu(nn.conv2d(x, 8, 5, name="conv1")), 2)
+    x = nn.max_pool(nn.relu(nn.conv2d(x, 24, 5, name="conv2")), 2)
+    x = nn.relu(nn.linear(nn.dropout(nn.flatten(x), 0.2, name="dropout1"), 64, name="fc1"))
+    graph = net.build(logits=nn.linear(nn.dropout(x, 0.2, name="dropout2"), 11, name="fc2"))
+    if not trained:
+        return graph
+    with resources.as_file(resources.files("graphc.models").joinpath("digits.safetensors")) as path:
+        return replace(graph.load_state(path), meta={**read_metadata(path), **INK})

@@ -33,11 +33,13 @@ class Page:
     image: f32[H,W], ink in 0..1 (paper is about 0.1).
     boxes: i64[n,4], each digit's ink as top, left, bottom, right in pixels; bottom and right are exclusive.
     labels: i64[n], each digit's class, 0..9.
+    mask: i64[H,W], for each pixel the class of the digit whose ink covers it by half, else BACKGROUND.
     """
 
     image: Floats
     boxes: Ints
     labels: Ints
+    mask: Ints
 
 
 @cache
@@ -123,15 +125,18 @@ def compose_page(height: int, width: int, seed: int, split: str = "test") -> Pag
     corners = scatter_windows(height, width, rng)
     chosen = rng.integers(0, len(scans), size=len(corners))
     ink = np.zeros((height, width), np.float32)
+    mask = np.full((height, width), BACKGROUND)
     boxes = np.empty((len(corners), 4), np.int64)
     for i, (top, left) in enumerate(corners):
         digit = draw_digit(scans[chosen[i]], scale=rng.uniform(0.85, 1.15), angle=rng.uniform(-0.2, 0.2))
         rows, columns = np.flatnonzero(digit.max(axis=1) > 0.5), np.flatnonzero(digit.max(axis=0) > 0.5)
         boxes[i] = top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1
-        place = ink[top : top + WINDOW, left : left + WINDOW]
+        window = np.s_[top : top + WINDOW, left : left + WINDOW]
+        mask[window][digit > 0.5] = labels[chosen[i]]
+        place = ink[window]
         np.maximum(place, digit * np.float32(rng.uniform(0.65, 0.95)), out=place)  # pencil to pen
     paper = draw_paper(height, width, rng)
-    return Page(1 - (1 - paper) * (1 - ink), boxes, labels[chosen])  # what light the paper leaves, ink dims
+    return Page(1 - (1 - paper) * (1 - ink), boxes, labels[chosen], mask)  # what light the paper leaves, ink dims
 
 
 def scatter_windows(height: int, width: int, rng: np.random.Generator) -> Ints:

@@ -1,11 +1,10 @@
 """Give batch norm and dropout the form that they have while a network is trained."""
 
 from graphc import ops
-from graphc.ir import Builder, DType, Graph, Node, TensorType, Value, dims
-from graphc.ops.derive import cast, fused, reshape
+from graphc.ir import NEXT, Builder, DType, Graph, Node, TensorType, Value, dims
+from graphc.ops.derive import cast, fused
 from graphc.ops.random_bits import make_key, random_bits
 
-NEXT = ".next"  # the output NAME.next is what the parameter NAME is in the next step
 STEP = "step"
 
 
@@ -18,7 +17,7 @@ def enter_training(graph: Graph, seed: int = 0, momentum: float = 0.1) -> Graph:
     scales the others by 1/(1-p); which ones depends on `seed`, the node's name and the input `step` i64[], which is
     added if there is a dropout, and on nothing else.
 
-    rewrite: y = batch_norm(x, s, b, mean, var) -> m = mean(x); v = mean((x-m)^2); y = batch_norm(x, s, b, m, v)
+    rewrite: y = batch_norm(x, s, b, mean, var) -> m, v = moments(x); y = batch_norm(x, s, b, m, v)
              y = dropout(x) -> y = fused(x, random_bits(step))
     checks: mean and var are parameters that are not trainable; p > 0
     """
@@ -54,9 +53,6 @@ def _has_running_statistics(graph: Graph, node: Node) -> bool:
 def _batch_statistics(b: Builder, x: Value) -> tuple[Value, Value, Value]:
     """Mean and variance of each channel, [C], and of how many numbers they are, []."""
     axes = (0, *range(2, x.type.rank))
-    channels = (x.type.shape[1],)
-    mean = b.apply(ops.Mean(axes), x)
-    centred = b.apply(ops.Sub(), x, mean)
-    variance = b.apply(ops.Mean(axes), b.apply(ops.Mul(), centred, centred))
+    mean, variance = b.add(ops.Moments(), (x,))
     count = cast(b, b.apply(ops.Extent(dims.product([x.type.shape[i] for i in axes]))), x.type.dtype)
-    return reshape(b, mean, channels), reshape(b, variance, channels), count
+    return mean, variance, count

@@ -5,11 +5,13 @@ import json
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import GraphcError, InputError
+from graphc.ir.graph import NEXT
 from graphc.ir.op import Array
 from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, parse_type
@@ -67,7 +69,7 @@ class Network:
         self.meta: dict[str, str] = meta["meta"]
         self.inputs = tuple((name, parse_type(type)) for name, type in meta["inputs"])
         self.outputs = tuple((name, parse_type(type)) for name, type in meta["outputs"])
-        self._symbols: tuple[str, ...] = tuple(meta["symbols"])
+        self.symbols: tuple[str, ...] = tuple(meta["symbols"])
         self._prepared: dict[tuple[tuple[int, ...], ...], tuple[Any, dict[str, int], list[tuple[int, ...]]]] = {}
         self._idle: deque[ctypes.c_void_p] = deque()
         self._idle.append(self._new_handle())
@@ -85,10 +87,41 @@ class Network:
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         arrays = arrange_inputs(self.name, self.inputs, args, named)
-        packed, sizes, shapes = self._prepare(tuple(a.shape for a in arrays))
+        _, _, shapes = self._prepare(tuple(a.shape for a in arrays))
         results = [np.empty(shape, t.dtype.numpy) for shape, (_, t) in zip(shapes, self.outputs, strict=True)]
-        sources = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
-        targets = (ctypes.c_void_p * len(results))(*(a.ctypes.data for a in results))
+        self._bind(arrays, results)()
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def bind(self, arrays: Mapping[str, Array]) -> tuple[Callable[[], None], dict[str, Array]]:
+        """A run, to be called any number of times, that reads and writes these arrays where they lie; and the outputs.
+
+        `arrays` holds every input by name, and outputs that are to be written into given memory, C-contiguous and of
+        the right dtype and shape. Of the others, NAME.next goes into the input NAME, if there is one of its type: a
+        state is updated in place. The rest are new arrays. Errors: InputError.
+        """
+        if missing := [name for name, _ in self.inputs if name not in arrays]:
+            raise InputError(f"network '{self.name}': expected arrays for inputs {', '.join(missing)}, got none")
+        inputs = [arrays[name] for name, _ in self.inputs]
+        _, _, shapes = self._prepare(tuple(a.shape for a in inputs))
+        states = {f"{name}{NEXT}": (arrays[name], type) for name, type in self.inputs}
+        outputs: dict[str, Array] = {}
+        for (name, type), shape in zip(self.outputs, shapes, strict=True):
+            state, its_type = states.get(name, (None, None))
+            default = state if state is not None and its_type == type else np.empty(shape, type.dtype.numpy)
+            outputs[name] = arrays.get(name, default)
+            _check_memory(name, outputs[name], shape, type, writeable=True)
+        for (name, type), array in zip(self.inputs, inputs, strict=True):
+            _check_memory(name, array, array.shape, type)
+        return self._bind(inputs, list(outputs.values())), outputs
+
+    def _bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
+        packed, sizes, _ = self._prepare(tuple(a.shape for a in inputs))
+        sources = (ctypes.c_void_p * len(inputs))(*(a.ctypes.data for a in inputs))
+        targets = (ctypes.c_void_p * len(outputs))(*(a.ctypes.data for a in outputs))
+        return partial(self._run, sources, packed, targets, sizes, (*inputs, *outputs))
+
+    def _run(self, sources: Any, packed: Any, targets: Any, sizes: Mapping[str, int], _arrays: Sequence[Array]) -> None:
+        """One run on the addresses of these arrays, with a handle that no other thread uses meanwhile."""
         try:
             handle = self._idle.pop()
         except IndexError:  # every handle is in use by another thread
@@ -97,14 +130,13 @@ class Network:
             self._check(self._functions["call"](handle, sources, packed, targets, None, 0), sizes)
         finally:
             self._idle.append(handle)
-        return results[0] if len(results) == 1 else tuple(results)
 
     def _prepare(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, dict[str, int], list[tuple[int, ...]]]:
         """What follows from the shapes of the inputs: the sizes, as a C array and by name, and the output shapes."""
         known = self._prepared.get(shapes)
         if known is None:
             sizes = bind_sizes(self.inputs, shapes)
-            packed = (ctypes.c_int64 * len(self._symbols))(*(sizes[s] for s in self._symbols))
+            packed = (ctypes.c_int64 * len(self.symbols))(*(sizes[s] for s in self.symbols))
             known = packed, sizes, self._output_shapes(packed, sizes)
             if len(self._prepared) >= REMEMBERED_SHAPES:
                 self._prepared.clear()
@@ -124,10 +156,10 @@ class Network:
     def _pack(self, sizes: Mapping[str, int]) -> Any:
         """The sizes as the native code takes them; InputError unless there is a 64-bit integer for each symbol."""
         fit = all(isinstance(size, int | np.integer) and -(2**63) <= size < 2**63 for size in sizes.values())
-        if sizes.keys() != set(self._symbols) or not fit:
+        if sizes.keys() != set(self.symbols) or not fit:
             got = ", ".join(f"{s}={size}" for s, size in sizes.items()) or "none"
-            raise InputError(f"network '{self.name}': expected sizes {', '.join(self._symbols) or 'none'}, got {got}")
-        return (ctypes.c_int64 * len(self._symbols))(*(sizes[s] for s in self._symbols))
+            raise InputError(f"network '{self.name}': expected sizes {', '.join(self.symbols) or 'none'}, got {got}")
+        return (ctypes.c_int64 * len(self.symbols))(*(sizes[s] for s in self.symbols))
 
     def _output_shapes(self, packed: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         shapes = []
@@ -159,6 +191,14 @@ def arrange_inputs(
         got = ", ".join([*(f"#{i}" for i in range(len(args))), *named]) or "none"
         raise InputError(f"network '{network}': expected inputs {', '.join(names)}, got {got}")
     return [_as_array(name, type, given[name]) for name, type in inputs]
+
+
+def _check_memory(name: str, array: Array, shape: tuple[int, ...], type: TensorType, writeable: bool = False) -> None:
+    """InputError unless native code may read the array where it lies, or write it."""
+    fits = array.flags.c_contiguous and array.flags.aligned and (array.flags.writeable or not writeable)
+    if array.shape != shape or array.dtype != type.dtype.numpy or not fits:
+        wanted = f"{'writeable ' if writeable else ''}C-contiguous {type.dtype.numpy}{list(shape)}"
+        raise InputError(f"'{name}': expected a {wanted}, got {array.dtype}{list(array.shape)}")
 
 
 def _destroy_all(handles: deque[ctypes.c_void_p], destroy: Callable[..., Any], _owner: object) -> None:

@@ -172,6 +172,15 @@ def max_pool_routes(draw: st.DrawFn, forward: bool) -> Problem:
 
 
 @st.composite
+def max_pool_route(draw: st.DrawFn) -> Problem:
+    problem = draw(pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode"))
+    assert isinstance(problem.op, ops.MaxPoolWithIndices)
+    y, _ = problem.op.infer(problem.inputs[0].type)
+    op = ops.MaxPoolRoute(**problem.op.window_fields())
+    return Problem(op, (*problem.inputs, Input(y)), least_size=problem.least_size)
+
+
+@st.composite
 def slice_gradient(draw: st.DrawFn) -> Problem:
     c = draw(st.integers(1, 5))
     op = _slice(draw, c)
@@ -360,6 +369,8 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "l2_pool": pool(ops.L2Pool, "ceil_mode"),
     "average_pool_gradient": average_pool_gradient(),
     "max_pool_gradient": max_pool_routes(False),
+    "max_pool_route": max_pool_route(),
+    "moments": st.builds(lambda c: Problem(ops.Moments(), (image(c),), SUMS), st.integers(1, 5)),
     "pick_cells": max_pool_routes(True),
     "max_unpool": max_unpool(),
     "channel_l2_pool": shapes4(lambda draw, c: ops.ChannelL2Pool(draw(st.integers(1, c)), draw(st.integers(1, 3)))),

@@ -23,6 +23,7 @@ from graphc.bench.problem import read_arrays, write_problem
 from graphc.bench.process import Worker, WorkerError
 from graphc.bench.runtimes import GRAPHC, PEERS, Peer
 from graphc.bench.tables import format_shapes, list_left_out, to_json
+from graphc.bench.training import compare_training
 from graphc.errors import InputError
 from graphc.ir import Builder, Graph, f32
 from graphc.models import NETWORKS
@@ -264,3 +265,22 @@ def test_workers_load_no_more_than_their_runtime() -> None:
 
 def test_format_shapes() -> None:
     assert format_shapes([(1, 3, 224, 224), (5,)]) == "1x3x224x224, 5"
+
+
+def test_a_step_of_training_is_compared_with_float64() -> None:
+    """The learning rate is 0, so that every step has the outputs of the first; a runtime that is absent is named."""
+    net = Builder("classifier")
+    x = nn.batch_norm(nn.conv2d(net.input("image", f32("N", 2, 8, 8)), 16, 3, name="conv"), name="norm")
+    graph = net.build(scores=nn.linear(nn.flatten(nn.dropout(nn.relu(x), 0.5)), 4, name="fc"))
+    (halves,) = compare_training(graph, {"N": 3}, ["torch"], [1], rounds=2, seconds=0)
+    for comparison in (halves.step, halves.forward):
+        own, *_ = comparison.measurements
+        assert own.error < 1e-5
+        assert {m.runtime for m in comparison.measurements} | set(comparison.left_out) == {"graphc", "torch"}
+    assert halves.step.network == "classifier step"
+    assert set(halves.backward_ratios()) == {m.runtime for m in halves.step.measurements}
+
+
+def test_only_some_runtimes_train() -> None:
+    assert fail("bench", "lenet5", "--training", "--against", "ncnn").startswith("--against: expected some of torch ")
+    assert fail("bench", "lenet5", "--training", "--profile").startswith("--training: expected without --profile")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from graphc import nn
 from graphc.cli import showing
+from graphc.grids import class_hue, draw_masks
 from graphc.ir import Builder, f32
 from graphc.models import NETWORKS, digits
 from graphc.models.pages import digit_windows
@@ -105,3 +106,23 @@ def test_images_of_any_size_have_neighbours(
     monkeypatch.setitem(NETWORKS, "flat", lambda: net.build(y=nn.conv2d(x, 2, 3, name="only")))
     message = fail("neighbours", "flat", "scan0.png", "scan1.png", "-o", "x.png")
     assert message == "network 'flat': expected a hidden layer, and a layer with weights after it"
+
+
+def test_masks(scans: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.open("scan3.png").resize((48, 40)).save("wide.png")
+    (line,) = succeed("masks", "digit_masks", "wide.png", "-o", "x.png")
+    with Image.open("x.png") as file:
+        picture = np.asarray(file)
+    assert line == f"x.png  {picture.shape[1]}x{picture.shape[0]} pixels"
+    classes = np.full((40, 48), 10)
+    classes[8:24, 8:24], classes[24:32, 8:24] = 3, 5
+    found: list[tuple[object, ...]] = []
+    monkeypatch.setattr(showing, "draw_masks", lambda *given: found.append(given) or picture)
+    succeed("masks", "digit_masks", "wide.png", "-o", "x.png")
+    ((image, by_network, labels, title),) = found
+    assert (image.shape, by_network.shape, title) == ((40, 48, 3), (40, 48), "digit_masks: wide.png")  # type: ignore[attr-defined]
+    drawn = draw_masks(image, classes, labels, "title")  # type: ignore[arg-type]
+    colours = {tuple(c) for c in drawn.reshape(-1, 3)}
+    ours = {class_hue(k, 11) for k in range(11)}
+    assert colours & ours == {class_hue(3, 11), class_hue(5, 11)}
+    assert "expected scores [N,K,H,W] of 2 classes or more" in fail("masks", "digits", "scan0.png", "-o", "x.png")

@@ -157,6 +157,17 @@ def test_blocked_layout_rounds_channels_up() -> None:
     assert DENSE.stored_shape((1, 20, 5, 7)) == (1, 20, 5, 7)
 
 
+def test_what_depends_on_sizes_is_not_computed_at_the_start() -> None:
+    """The grid is a weight, and of constant shape; the pixels that it means depend on the size of the image."""
+    net = Builder("net")
+    x = net.input("image", f32(1, 3, "H", "W"))
+    grid = net.param("grid", np.linspace(-1, 1, 60, dtype=np.float32).reshape(1, 5, 6, 2))
+    graph = net.build(nn.grid_sample(x, grid))
+    for size in ((7, 9), (20, 11)):
+        image = np.random.default_rng(0).standard_normal((1, 3, *size)).astype(np.float32)
+        assert relative_difference(compile(graph)(image), run_reference(graph, [image])[0]) < 1e-5
+
+
 def test_everything_without_code_is_named_at_once() -> None:
     net = Builder("wide")
     x = net.input("x", f32(*range(2, 11)))  # 9 dims

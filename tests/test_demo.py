@@ -159,7 +159,7 @@ def test_cells_lie_around_their_windows_centres() -> None:
 
 def test_a_digit_counts_once_and_only_near_and_by_its_class() -> None:
     boxes = np.array([[10, 10, 30, 26], [60, 60, 80, 74]])  # centred on (19.5, 17.5) and (69.5, 66.5)
-    page = Page(np.zeros((96, 96), np.float32), boxes, np.array([3, 7]))
+    page = Page(np.zeros((96, 96), np.float32), boxes, np.array([3, 7]), np.full((96, 96), 10))
     three, seven = Detection(3, 0.9, 1, 1), Detection(7, 0.9, 13, 13)  # centred on (19.5, 19.5) and (67.5, 67.5)
     assert count_right([three, seven], page, GRID) == 2
     assert count_right([three, three], page, GRID) == 1

@@ -15,6 +15,7 @@ from graphc.models import (
     NETWORKS,
     convnet10,
     convnet10_average,
+    digit_masks,
     digits,
     googlenet,
     inception_v3,
@@ -24,12 +25,12 @@ from graphc.models import (
     vgg16,
     xor,
 )  # fmt: skip
-from graphc.models.pages import digit_windows
+from graphc.models.pages import BACKGROUND, compose_page, digit_windows
 from graphc.reference import run_reference
 from graphc.state import read_metadata
 from graphc.summary import summarize
 
-SEGMENTATION = ("unet", "segnet", "fcn32s", "fcn16s", "fcn8s")
+SEGMENTATION = ("unet", "segnet", "fcn32s", "fcn16s", "fcn8s", "digit_masks")
 
 
 def count_parameters(graph: Graph) -> dict[str, int]:
@@ -92,10 +93,10 @@ SIZES = {
     "fcn16s": (134_357_690, 21_215),
     "fcn8s": (134_363_423, 21_219),
 }
-TRAINED = "digits"  # its weights are part of the package, and need no table
+TRAINED = ("digits", "digit_masks")  # their weights are part of the package, and need no table
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != TRAINED])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in TRAINED])
 @pytest.mark.usefixtures("no_large_weights")
 def test_published_sizes(name: str) -> None:
     summary = summarize(NETWORKS[name]())
@@ -180,10 +181,21 @@ def test_xor_is_exclusive_or() -> None:
 
 
 def test_digits_are_read() -> None:
-    """The 364 scans that training has not seen; its log, in the weights' file, counts 362 right."""
+    """The 364 scans that training has not seen: at least 98 % of them."""
     windows, labels = digit_windows("test")
     scores = compile(digits(), threads=2)(windows)
-    assert np.sum(scores.argmax(axis=1) == labels) == 362
+    assert np.mean(scores.argmax(axis=1) == labels) >= 0.98
+    assert digits().meta["training"].startswith("graphc train digits --data pages --epochs ")
+
+
+@pytest.mark.parametrize("size", [(96, 160), (200, 320)])
+def test_digits_are_segmented(size: tuple[int, int]) -> None:
+    """On pages of sizes that training has not seen (it saw 64x64), with digits that it has not seen."""
+    page = compose_page(*size, seed=0)
+    classes = compile(digit_masks(), threads=2)(page.image[None, None])[0].argmax(axis=0)
+    ink, found = page.mask != BACKGROUND, classes != BACKGROUND
+    assert (ink & found).sum() > 0.95 * (ink | found).sum()
+    assert (classes == page.mask)[ink].mean() > 0.8
 
 
 def test_metadata_has_one_order(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from commands import fail
 from onnx import TensorProto, helper
-from onnx_models import floats, ints, make_model, node, run_onnxruntime
+from onnx_models import floats, ints, make_model, node, number, run_onnxruntime
 
 import graphc
 from graphc.errors import InputError, UnsupportedError, ValueDependentError
@@ -57,6 +57,12 @@ CASES = {
                    node("Add", "f m"), lists={"a": None, "b": None, "c": None}),
         {"a": [np.array(1), np.array(9)], "b": [np.array(9), np.array(0)], "c": [np.array(3), np.array(-2)]},
     ),
+    "range_of_floats": (
+        make_model([node("ReduceMax", "x", "m", keepdims=0), node("Range", "a b c", "r"), node("Add", "r m")],
+                   {"x": (2, 3, 4, 6), "a": (), "b": (), "c": ()}),
+        {"a": [number(1.0), number(-1.0)], "b": [number(2.1), number(-3.0)],
+         "c": [number(0.25), number(-0.5)]},
+    ),
 }  # fmt: skip
 
 
@@ -71,6 +77,18 @@ def test_agrees_with_onnxruntime(name: str) -> None:
         np.testing.assert_allclose(run(**arrays), expected, rtol=0, atol=1e-5)
         np.testing.assert_allclose(run(*arrays.values()), expected, rtol=0, atol=1e-5)
     assert run.known == values.keys()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.75])
+def test_dropout_in_training_takes_the_ratio_of_a_call(ratio: float) -> None:
+    """Those that are kept grow by 1/(1-ratio); NumPy's generator says which, as in ONNX's reference."""
+    model = make_model([node("Dropout", "x r t", seed=0)], {"x": (2, 3, 4, 6), "r": ()})
+    model.graph.input.append(helper.make_tensor_value_info("t", TensorProto.BOOL, []))
+    kept = np.random.RandomState(0).uniform(0, 1, X.shape) >= ratio
+    (found,) = backend.run_model(model, [X, number(ratio), np.array(True)])
+    np.testing.assert_allclose(found, X * kept / (1 - ratio), rtol=1e-6)
+    (found,) = backend.run_model(model, [X, number(ratio), np.array(False)])
+    np.testing.assert_array_equal(found, X)
 
 
 def test_a_network_is_compiled_once_for_each_value(monkeypatch: pytest.MonkeyPatch) -> None:

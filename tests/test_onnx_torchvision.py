@@ -19,19 +19,21 @@ from graphc.verify import relative_difference
 TOLERANCE = 1e-4  # of the largest output
 # A classifier with linear layers on the map pools it to a fixed size first. Where the map's size is open, that is a
 # pool whose windows differ for each image, which neither exporter has as a pool: these have a fixed size.
-FIXED = dict.fromkeys(("alexnet", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn"), 224)
+VGG = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
+FIXED = dict.fromkeys(("alexnet", *VGG), 224)
 SIZES = {"inception_v3": ((96, 96), (107, 128))}  # pixels, 75 at least; elsewhere ((64, 64), (80, 97))
 OPTIONS = {"googlenet": {"init_weights": False, "aux_logits": False},
            "inception_v3": {"init_weights": False, "aux_logits": False}}  # fmt: skip
 CLASSIFIERS = (
-    "alexnet", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "googlenet", "inception_v3", "resnet18", "resnet50",
-    "resnet152", "densenet121", "densenet201", "squeezenet1_0", "squeezenet1_1", "shufflenet_v2_x1_0", "mobilenet_v2",
-    "mobilenet_v3_small", "efficientnet_b0", "mnasnet1_0", "regnet_y_400mf", "convnext_tiny",
+    "alexnet", *VGG, "googlenet", "inception_v3", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "densenet121", "densenet161", "densenet169", "densenet201", "squeezenet1_0", "squeezenet1_1",
+    "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
+    "efficientnet_b0", "mnasnet1_0", "regnet_y_400mf", "regnet_x_400mf", "convnext_tiny",
 )  # fmt: skip
-SEGMENTATION = ("fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
+SEGMENTATION = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
 QUICK = ("alexnet", "resnet18", "densenet121", "squeezenet1_1", "shufflenet_v2_x1_0", "mobilenet_v2", "fcn_resnet50")
 QUICK_NEWER = ("shufflenet_v2_x1_0", "resnet18")
-NEWER = (*(name for name in CLASSIFIERS if name not in ("vgg11", "vgg16_bn", "convnext_tiny")), *SEGMENTATION)
+NEWER = (*(name for name in CLASSIFIERS if name not in (*VGG[1:], "convnext_tiny")), *SEGMENTATION)
 
 
 def choose(all_names: tuple[str, ...], quick: tuple[str, ...]) -> list[str]:

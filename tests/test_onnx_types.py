@@ -147,6 +147,18 @@ def test_halves_are_computed_as_floats(kind: DType) -> None:
     assert to_model(graph).graph.input[0].type.tensor_type.elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
+def test_a_rounding_between_is_left_out() -> None:
+    """A Cast to float16 that only a computation reads; one that is cast back is a rounding that the file asks for."""
+    x = floats(2, 3, 4, 5)
+    to_half, back = node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Cast", "h", "f", to=TensorProto.FLOAT)
+    model = make_model(
+        [to_half, back, node("Neg", "h", "n"), node("Cast", "n", "y", to=TensorProto.FLOAT)], outputs="f y"
+    )
+    rounded, exact = run_model(model, [x])
+    np.testing.assert_array_equal(rounded, x.astype(np.float16))
+    np.testing.assert_array_equal(exact, -x)
+
+
 def test_reference_in_double_takes_casts_along() -> None:
     nodes, x, data = QUANTISED["dequantize"]
     graph = from_model(typed_model(nodes, {"x": x}, data))

@@ -84,7 +84,7 @@ def test_background_windows_hold_no_centred_digit(monkeypatch: pytest.MonkeyPatc
         image = np.zeros_like(page.image)
         rows, columns = (page.boxes[:, :2] + page.boxes[:, 2:]).T // 2
         image[rows, columns] = 1
-        return pages.Page(image, page.boxes, page.labels)
+        return pages.Page(image, page.boxes, page.labels, page.mask)
 
     monkeypatch.setattr(pages, "compose_page", dots)
     windows = pages.background_windows("train", 300, seed=4)
@@ -176,7 +176,7 @@ def test_weights_say_what_they_are() -> None:
     with safe_open(WEIGHTS, "np") as file:
         metadata = file.metadata()
     assert json.loads(metadata["labels"]) == list(pages.LABELS)
-    assert metadata.keys() == {"labels", "source", "training"}
+    assert metadata.keys() == {"labels", "mean", "std", "training"}
 
 
 @needs_scans

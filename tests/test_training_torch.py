@@ -6,9 +6,9 @@ import pytest
 from graphc import nn, ops, optim
 from graphc.driver import compile
 from graphc.grad import PREFIX, gradient
-from graphc.ir import Array, Builder, DType, Graph, Node, Value, f32
+from graphc.ir import NEXT, Array, Builder, DType, Graph, Node, Value, f32
 from graphc.models import NETWORKS
-from graphc.passes.enter_training import NEXT, enter_training
+from graphc.passes.enter_training import enter_training
 from graphc.reference import run_reference
 from graphc.training import add_cross_entropy, training_step
 from graphc.verify import relative_difference

@@ -43,8 +43,8 @@ _GENERAL = """\
  *
  * @symbols@
  * Tensors are dense arrays in C order, the last dim varying fastest; their addresses are multiples of the element's
- * size, and outputs overlap neither each other nor inputs. Images are N C H W: batch, channels, height, width.
- *
+ * size, and outputs overlap neither each other nor inputs@but@. Images are N C H W: batch, channels, height, width.
+@updates@ *
  * Link with NAME.so, or with NAME.o -lm -lpthread. @weights@
  *
  * Example:
@@ -119,6 +119,12 @@ _OUTPUT_SHAPE = """
 int NAME_output_shape(int64_t n, int64_t h, int64_t w, int64_t out[4]);
 """
 
+_UPDATES = """\
+ *
+ * An output 'X.next' is what the input 'X' is in the next run. Both may have the same address: then it is updated in
+ * place.
+"""
+
 _ANY_SIZES = """
 /* The functions below take all sizes as one array, in this order: @order@.
  * inputs and outputs are arrays of addresses, in the order of the list at the top. */
@@ -168,6 +174,8 @@ def header_text(graph: Graph, name: str, weights_in_file: bool, cpus: Sequence[s
         "@first@": c_comment(graph.output_names[0]),
         "@rank@": str(first.type.rank),
         "@order@": symbols or "none",
+        "@but@": ", but as said below" if graph.updates else "",
+        "@updates@": _UPDATES if graph.updates else "",
     }
     return re.sub(r"NAME|UPPER|@\w+@", lambda found: fields[found[0]], "".join(parts))
 

@@ -29,8 +29,11 @@ def compare(
     seconds: float = SECONDS,
     tell: Callable[[str], None] = lambda text: None,
     own: Peer = GRAPHC,
+    training: Graph | None = None,
 ) -> list[Comparison]:
     """One comparison for each number of threads, on random inputs of these sizes.
+
+    The outputs are compared with the network's, or with the first ones of its `training` form.
 
     A peer that is not installed, or fails, is left out and named; `own` must not fail. `tell` hears what happens now.
     """
@@ -39,8 +42,8 @@ def compare(
     with TemporaryDirectory(prefix="graphc-bench-") as name:
         folder = Path(name)
         tell(f"{graph.name}: computing the outputs in float64")
-        expected = run_reference(graph, inputs, DType.F64)
-        write_problem(graph, dict(sizes), inputs, folder)
+        expected = run_reference(training or graph, inputs, DType.F64)[: len(graph.outputs)]
+        write_problem(graph, dict(sizes), inputs, folder, onnx=training is None)
         shapes = tuple(a.shape for a in inputs)
         results = []
         for chosen in cpus:

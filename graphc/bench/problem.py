@@ -10,6 +10,8 @@ import numpy as np
 
 from graphc.ir import Array, Graph
 
+MOMENTUM = 0.9  # of SGD, where a step of training is measured
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -38,11 +40,14 @@ class Loaded:
     run: Callable[[], Sequence[Array]]
 
 
-def write_problem(graph: Graph, sizes: dict[str, int], inputs: Sequence[Array], folder: Path) -> None:
-    """Write what `read_problem` reads."""
-    from graphc.onnx import export_onnx  # not above: the memory that it takes would count as each worker's
+def write_problem(
+    graph: Graph, sizes: dict[str, int], inputs: Sequence[Array], folder: Path, onnx: bool = True
+) -> None:
+    """Write what `read_problem` reads; the ONNX file only if any runtime wants it."""
+    if onnx:
+        from graphc.onnx import export_onnx  # not above: the memory that it takes would count as each worker's
 
-    export_onnx(graph, folder / "network.onnx")
+        export_onnx(graph, folder / "network.onnx")
     (folder / "network.pickle").write_bytes(pickle.dumps(graph))
     (folder / "sizes.json").write_text(json.dumps(sizes))
     write_arrays(folder / "inputs.npz", inputs)

@@ -32,6 +32,11 @@ PEERS = {
         Peer("torch", "graphc.bench.peers.torch:load", ("torch",)),
     )
 }
+# of training: the whole step, and its forward half
+TRAINING = {part: Peer(OWN, f"graphc.bench.peers.native:load_{part}") for part in ("step", "forward")}
+TRAINERS = {
+    "torch": {part: Peer("torch", f"graphc.bench.peers.torch_training:load_{part}", ("torch",)) for part in TRAINING}
+}
 
 
 def find_peers(names: tuple[str, ...]) -> list[Peer]:

@@ -6,23 +6,41 @@ something is wrong with graphc; 130 after Ctrl-C.
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 from signal import SIGINT
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import click
 
 from graphc import __version__
-from graphc.cli.arguments import parse_counts, parse_numbers, parse_shape, parse_size, parse_words
+from graphc.cli.arguments import parse_counts, parse_words
+from graphc.cli.options import (
+    FILE,
+    cpu,
+    cpus,
+    dense,
+    examples,
+    model,
+    provider_names,
+    reading,
+    shape,
+    split_recipe,
+    stepping,
+    threads,
+)
+from graphc.cli.show_commands import show
+from graphc.cli.train_command import train
 from graphc.errors import GraphcError, InputError, UnsupportedError
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path)
 
 
 class Commands(click.Group):
-    """The commands, with errors told on stderr: in one line, or in one for each problem where there are several."""
+    """The commands, with errors told on stderr: in one line, or in one for each problem where there are several.
+
+    `build` is `compile`, which Python calls graphc.build.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, "compile" if cmd_name == "build" else cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -54,75 +72,6 @@ def explain(error: Exception) -> tuple[str, int]:
     return f"internal error, please report it with what --debug shows: {error!r}", os.EX_SOFTWARE
 
 
-def examples(*lines: str) -> dict[str, str]:
-    """The epilog of a command's help; \\b keeps click from joining its lines."""
-    return {"epilog": "\n".join(["\b", "Examples:", *(f"  graphc {line}" for line in lines)])}
-
-
-def combine(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, first one first in the help."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-model = combine(
-    click.argument("model"),
-    click.option("--params", type=FILE, metavar="FILE", help="Parameters by name: .safetensors, .npz or .pth."),
-)
-dense = combine(
-    click.option("--dense", is_flag=True, help="Make it fully convolutional: a map of scores for images of any size."),
-    click.option(
-        "--gap",
-        type=click.Choice(["window", "drop"]),
-        help="With --dense, a global average becomes a moving average (window, the default) or nothing (drop).",
-    ),
-    click.option(
-        "--window",
-        type=parse_size,
-        metavar="HxW",
-        help="With --dense, the image size it was made for, if it leaves that open.",
-    ),
-)
-reading = combine(
-    click.option("--resize", is_flag=True, help="Scale images to the size that the network wants."),
-    click.option(
-        "--mean", type=parse_numbers, metavar="X,...", help="Subtract these from the channels, which lie in 0..1."
-    ),
-    click.option(
-        "--std", type=parse_numbers, metavar="X,...", help="Then divide by these.  [default for both: the network's]"
-    ),
-)
-cpu = click.option(
-    "--cpu", default="native", show_default=True, metavar="NAME", help="Compile for this CPU: native, or x86-64-v3, ..."
-)
-cpus = click.option(
-    "--cpu",
-    default="native",
-    show_default=True,
-    metavar="NAME,...",
-    help="Compile for these CPUs: native, or x86-64-v2, x86-64-v3 and so on. The best that a CPU has runs there.",
-)
-threads = click.option(
-    "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of a run.  [default: every CPU]"
-)
-provider_names = click.Choice(
-    ["cpu", "cuda", "tensorrt"]
-)  # runtime.onnxruntime.PROVIDERS, which is not loaded for this
-shape = click.option(
-    "--shape",
-    "shapes",
-    type=parse_shape,
-    multiple=True,
-    metavar="1x3x224x224",
-    help="The shape of an input; again for the next input.  [default: one image, 224x224 where that is open]",
-)
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="graphc %(version)s")
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
@@ -139,6 +88,7 @@ def main(debug: bool) -> None:
         "compile net.onnx -o build",
         "compile digits --dense -o build --emit so,h,exe",
         "compile net.onnx -o build --cpu x86-64-v2,x86-64-v3",
+        "compile lenet5 --training-step --optimizer momentum -o build",
     )
 )
 @model
@@ -157,6 +107,7 @@ def main(debug: bool) -> None:
 @click.option("--tune", is_flag=True, help="Measure here which kernels are fastest, at --shape, and take those.")
 @shape
 @dense
+@stepping
 def compile(
     output: Path,
     emit: tuple[str, ...],
@@ -170,11 +121,19 @@ def compile(
 ) -> None:
     """Write a network as native code.
 
-    A library (so) with its C header (h), an object file (obj), a program (exe), or the code as text (ll, asm).
+    A library (so) with its C header (h), an object file (obj), a program (exe), or the code as text (ll, asm). `graphc
+    build` is the same command.
+
+    With --training-step, a call is a step of training with softmax cross-entropy: its inputs are images, labels,
+    parameters, learning_rate, step (from 0) and the state of the optimiser (zeros at first), its outputs the loss, the
+    scores, and NAME.next for each parameter and state, which may lie where NAME lies. All memory is the caller's.
     """
     from graphc.cli.commands import compile_network, load_model
+    from graphc.cli.recipes import choose_graph
 
-    compile_network(load_model(**network), output, emit, name, weights, cpu, precise, tune, shapes)
+    model, recipe = split_recipe(network)
+    graph = choose_graph(load_model(**model), **recipe)
+    compile_network(graph, output, emit, name, weights, cpu, precise, tune, shapes)
 
 
 @main.command(
@@ -237,6 +196,7 @@ def run(
         "export lenet5 -o lenet5.onnx",
         "export digits --dense -o digits.onnx",
         "export resnet50 --params resnet50.safetensors --fp16 -o resnet50.onnx",
+        "export lenet5 --training-step --optimizer adam -o step.onnx",
     )
 )
 @model
@@ -244,15 +204,22 @@ def run(
 @click.option("--opset", type=int, default=18, show_default=True, help="The version of ONNX's operators, from 13 on.")
 @click.option("--fp16", is_flag=True, help="Weights and arithmetic in half precision; inputs and outputs stay float32.")
 @dense
+@stepping
 def export(output: Path, opset: int, fp16: bool, **network: Any) -> None:
     """Write a network as an ONNX file.
 
     Its metadata hold mean, std and labels, if the network has them, and how its outputs lie over the image. More than
     2 GiB of weights go to a file beside it, FILE.onnx.data.
+
+    With --training-step, a run is a step of training with softmax cross-entropy: the inputs are images, labels,
+    parameters, learning_rate, step (from 0) and the state of the optimiser (zeros at first), the outputs the loss, the
+    scores, and NAME.next for each parameter and state.
     """
     from graphc.cli.commands import export_network, load_model
+    from graphc.cli.recipes import choose_graph
 
-    export_network(load_model(**network), output, opset, fp16)
+    model, recipe = split_recipe(network)
+    export_network(choose_graph(load_model(**model), **recipe), output, opset, fp16)
 
 
 @main.command(**examples("summary lenet5", "summary net.onnx --shape 1x3x640x480 --json"))
@@ -341,6 +308,7 @@ def verify(
 )
 @click.option("--json", "file", type=FILE, metavar="FILE", help="Write everything that was measured.")
 @click.option("--profile", is_flag=True, help="Instead, measure every step of the compiled network.")
+@click.option("--training", is_flag=True, help="Instead, measure a step of training, against PyTorch.")
 def bench(
     models: tuple[str, ...],
     against: tuple[str, ...] | None,
@@ -351,6 +319,7 @@ def bench(
     seconds: float,
     file: Path | None,
     profile: bool,
+    training: bool,
 ) -> None:
     """Measure networks in graphc and in other runtimes.
 
@@ -359,13 +328,17 @@ def bench(
     A profile tells for every step what limits it: the CPU's multiply-adds, or the bandwidth of the cache or the memory
     that its operands fit in, both measured when it starts.
     """
-    from graphc.cli.benchmarks import Effort, compare_networks, load_models, profile_networks
+    from graphc.cli.benchmarks import Effort, compare_networks, compare_trainings, load_models, profile_networks
 
+    if profile and training:
+        raise InputError("--training: expected without --profile only")
     if profile and against:
         raise InputError("--against: expected without --profile only")
     networks, effort = load_models(models, shapes, batch), Effort(threads, rounds, seconds)
     if profile:
         profile_networks(networks, effort, file)
+    elif training:
+        compare_trainings(networks, against or ("torch",), effort, file)
     else:
         compare_networks(networks, against or ("onnxruntime", "openvino", "ncnn", "torch"), effort, file)
 
@@ -383,92 +356,6 @@ def graph(output: Path, optimized: bool, every_op: bool, **network: Any) -> None
     draw_network(load_model(**network), output, optimized, every_op)
 
 
-@main.group(
-    **examples(
-        "show filters digits -o filters.png",
-        "show activations digits scan.png -o activations.png",
-        "show neighbours digits *.png -o neighbours.png",
-    )
-)
-def show() -> None:
-    """Draw what a network has learnt: filters, activations, neighbours."""
-
-
-picture = click.option("-o", "--output", type=FILE, required=True, metavar="FILE.png", help="The file to write.")
-
-
-@show.command(
-    **examples(
-        "show filters digits -o filters.png",
-        "show filters resnet50 --params resnet50.safetensors --layer conv1 -o filters.png",
-    )
-)
-@model
-@click.option("--layer", metavar="NAME", help="The convolution.  [default: the first]")
-@picture
-def filters(model: str, params: Path | None, layer: str | None, output: Path) -> None:
-    """Draw the filters of a convolution.
-
-    They form a grid, each scaled by its largest weight, in colour where the convolution reads three channels.
-    """
-    from graphc.cli.commands import load_model
-    from graphc.cli.showing import show_filters
-
-    show_filters(load_model(model, params), layer, output)
-
-
-@show.command(
-    **examples(
-        "show activations digits scan.png -o activations.png",
-        "show activations net.onnx photo.jpg --resize --value conv2 -o activations.png",
-    )
-)
-@model
-@click.argument("image", type=FILE)
-@click.option("--value", metavar="NAME", help="The value.  [default: the result of the first convolution]")
-@reading
-@picture
-@dense
-def activations(image: Path, value: str | None, output: Path, **given: Any) -> None:
-    """Draw the channels of a value for an image.
-
-    They form a grid of heat maps, all on one scale.
-    """
-    from graphc.cli.showing import load_and_reading, show_activations
-
-    graph, reading = load_and_reading(given)
-    show_activations(graph, image, value, reading, output)
-
-
-@show.command(
-    **examples(
-        "show neighbours digits *.png -o neighbours.png",
-        "show neighbours resnet50 --params resnet50.safetensors --resize --count 5 *.jpg -o neighbours.png",
-    )
-)
-@model
-@click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGE...")
-@click.option(
-    "--count", type=click.IntRange(1), default=8, show_default=True, metavar="K", help="The neighbours of an image."
-)
-@click.option(
-    "--queries", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="The first N images get a row."
-)
-@reading
-@picture
-@dense
-def neighbours(images: tuple[Path, ...], count: int, queries: int, output: Path, **given: Any) -> None:
-    """Draw images, each beside those most like it.
-
-    The nearest ones are those of the least Euclidean distance in the feature space of the last hidden layer; of a map
-    of features, each one's mean counts.
-    """
-    from graphc.cli.showing import load_and_reading, show_neighbours
-
-    graph, reading = load_and_reading(given)
-    show_neighbours(graph, images, count, queries, reading, output)
-
-
 @main.command(**examples("demo", "demo -o /tmp/demo"))
 @click.option("-o", "--output", type=FILE, default="demo", show_default=True, metavar="DIR", help="The folder to fill.")
 def demo(output: Path) -> None:
@@ -476,3 +363,7 @@ def demo(output: Path) -> None:
     from graphc.cli.commands import show_demo
 
     show_demo(output)
+
+
+main.add_command(show)
+main.add_command(train)

@@ -13,6 +13,7 @@ from graphc.bench.machine import describe_machine
 from graphc.bench.profile import profile
 from graphc.bench.runtimes import find_peers
 from graphc.bench.tables import print_comparisons, print_profile, to_json
+from graphc.bench.training import Halves, compare_training, find_trainers
 from graphc.cli.loading import find_sizes, load_model
 from graphc.cli.output import make_console, replace_file
 from graphc.errors import InputError
@@ -59,6 +60,29 @@ def compare_networks(
             )
     print_comparisons(machine, comparisons, make_console())
     _write_json(file, to_json(machine, comparisons))
+
+
+def compare_trainings(
+    networks: Sequence[tuple[Graph, dict[str, int]]], against: tuple[str, ...], effort: Effort, file: Path | None
+) -> None:
+    """Measure a step of training of every network, print the tables, and write `file` as JSON."""
+    names = find_trainers(against)
+    signal(SIGTERM, lambda *_: sys.exit(128 + SIGTERM))
+    machine = describe_machine()
+    halves: list[Halves] = []
+    with make_console(stderr=True).status("measuring") as status:
+        for graph, sizes in networks:
+            halves += compare_training(
+                graph, sizes, names, effort.threads, effort.rounds, effort.seconds, tell=status.update
+            )
+    console = make_console()
+    print_comparisons(machine, [h.step for h in halves], console)
+    print_comparisons(machine, [h.forward for h in halves], console)
+    for h in halves:
+        ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in h.backward_ratios().items())
+        console.print(f"{h.step.network}, threads {h.step.threads}: backward and update ÷ forward: {ratios}")
+    steps, forwards = ([getattr(h, part) for h in halves] for part in ("step", "forward"))
+    _write_json(file, {"steps": to_json(machine, steps), "forward": to_json(machine, forwards)})
 
 
 def profile_networks(networks: Sequence[tuple[Graph, dict[str, int]]], effort: Effort, file: Path | None) -> None:

@@ -3,9 +3,12 @@
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,12 +17,14 @@ from graphc.ir import Graph
 from graphc.ir.sizes import bind_sizes
 from graphc.models import NETWORKS
 from graphc.passes import fully_convolutional, padded_layers
+from graphc.state import read_metadata
 from graphc.summary import default_sizes
 
 
 def load_model(
     model: str,
     params: Path | None = None,
+    classes: int | None = None,
     dense: bool = False,
     gap: str | None = None,
     window: tuple[int, int] | None = None,
@@ -27,9 +32,12 @@ def load_model(
     """The graph that MODEL and the options beside it stand for. With `dense`, a note on stderr tells where it pads."""
     if not dense and (gap or window):
         raise InputError(f"--{'gap' if gap else 'window'}: expected together with --dense only")
-    graph = find_model(model)
+    graph = find_model(model, num_classes=classes)
     if params:
         graph = graph.load_state(params)
+        if params.suffix == ".safetensors":  # `graphc train` notes how images were read, and what the classes are
+            known = {k: v for k, v in read_metadata(params).items() if k in ("labels", "mean", "std")}
+            graph = replace(graph, meta={**graph.meta, **known})
     if dense:
         graph = fully_convolutional(graph, gap or "window", window)
         if padded := padded_layers(graph):
@@ -38,16 +46,22 @@ def load_model(
     return graph
 
 
-def find_model(model: str) -> Graph:
-    """The graph of an ONNX file, a built-in network or a function; InputError or FileError if it is none of them."""
+def find_model(model: str, **given: Any) -> Graph:
+    """The graph of an ONNX file, a built-in network or a function; InputError or FileError if it is none of them.
+
+    Of the arguments `given`, a function gets those that it takes; one that does not take `num_classes` wants None.
+    """
     if model in NETWORKS:
-        return NETWORKS[model]()
+        graph: Graph = _call(NETWORKS[model], model, given)
+        return graph
     if model.endswith(".onnx"):
+        _refuse_classes(model, given)
         from graphc.onnx import load
 
         return load(model)
     if re.fullmatch(r"[\w.]+:[\w.]+", model):
-        return _call_function(*model.split(":"))
+        module, name = model.split(":")
+        return _call_function(module, name, given)
     if model.endswith(".so"):
         raise InputError(f"model '{model}': a compiled library can only be run; expected what it was compiled from")
     if Path(model).exists():
@@ -57,7 +71,20 @@ def find_model(model: str) -> Graph:
     raise InputError(f"model '{model}': {hint}expected an .onnx file, module:function or one of {', '.join(NETWORKS)}")
 
 
-def _call_function(module_name: str, name: str) -> Graph:
+def _call(function: Callable[..., Any], model: str, given: Mapping[str, Any]) -> Any:
+    """What the function returns for those of the arguments that it takes and that are not None."""
+    taken = signature(function).parameters
+    if "num_classes" not in taken:
+        _refuse_classes(model, given)
+    return function(**{name: value for name, value in given.items() if name in taken and value is not None})
+
+
+def _refuse_classes(model: str, given: Mapping[str, Any]) -> None:
+    if given.get("num_classes") is not None:
+        raise InputError(f"--classes: expected a network whose function takes num_classes, got '{model}'")
+
+
+def _call_function(module_name: str, name: str, given: Mapping[str, Any]) -> Graph:
     """What the user's function returns. Its own errors are told in one line, with where they came from."""
     label = f"model '{module_name}:{name}'"
     sys.path.insert(0, "")  # the current folder, as for `python -m`
@@ -65,7 +92,7 @@ def _call_function(module_name: str, name: str) -> Graph:
         function = importlib.import_module(module_name)
         for part in name.split("."):
             function = getattr(function, part)
-        graph = function() if callable(function) else function
+        graph = _call(function, f"{module_name}:{name}", given) if callable(function) else function
     except GraphcError:
         raise
     except ModuleNotFoundError as error:

@@ -127,15 +127,15 @@ def make_reader(network: Runnable, resize: bool, mean: list[float] | None, std: 
         names = ", ".join(name for name, _ in network.inputs)
         raise InputError(f"network '{network.name}': expected one input to fill from files, it has {names}")
     (name, type), *_ = network.inputs
-    return Reader(name, type, resize, mean or _read_numbers(network.meta, "mean", 0.0),
-                  std or _read_numbers(network.meta, "std", 1.0))  # fmt: skip
+    return Reader(name, type, resize, mean or read_numbers(network.meta, "mean", 0.0),
+                  std or read_numbers(network.meta, "std", 1.0))  # fmt: skip
 
 
 def run_network(
     network: Runnable, reader: Reader, inputs: Sequence[Path], output: Path | None, overlay: Path | None, top: int
 ) -> None:
     """Run every input, tell its result, and write it and its overlay where that is wanted."""
-    labels = _read_labels(network.meta)
+    labels = read_labels(network.meta)
     results = place_files(inputs, output, ".npy" if len(network.outputs) == 1 else ".npz")
     pictures = place_files(inputs, overlay, ".png")
     stderr, screen = make_console(stderr=True), make_console()
@@ -187,12 +187,12 @@ def _tell(console: Console, lines: Sequence[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _read_labels(meta: Mapping[str, str]) -> list[str] | None:
+def read_labels(meta: Mapping[str, str]) -> list[str] | None:
     labels = _read_list(meta, "labels")
     return None if labels is None else [str(x) for x in labels]
 
 
-def _read_numbers(meta: Mapping[str, str], key: str, default: float) -> list[float]:
+def read_numbers(meta: Mapping[str, str], key: str, default: float) -> list[float]:
     numbers = _read_list(meta, key)
     if numbers is None:
         return [default]

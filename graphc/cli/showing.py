@@ -11,9 +11,9 @@ import numpy as np
 
 from graphc import ops
 from graphc.cli.loading import load_model
-from graphc.cli.running import Reader, compile_graph, make_reader
+from graphc.cli.running import Reader, compile_graph, make_reader, read_labels
 from graphc.errors import InputError
-from graphc.grids import draw_channels, draw_filters, draw_rows
+from graphc.grids import draw_channels, draw_filters, draw_masks, draw_rows
 from graphc.ir import Array, Graph, Node, Value
 from graphc.pictures import Picture, save_png, to_picture
 from graphc.runtime.network import Network
@@ -73,6 +73,22 @@ def show_neighbours(
     _save(path, draw_rows(rows, title, note))
 
 
+def show_masks(graph: Graph, image: Path, reading: Mapping[str, Any], path: Path) -> None:
+    """Draw the likeliest class of each pixel beside the image."""
+    scores = graph.outputs[0]
+    if scores.type.rank != 4 or not isinstance(scores.type.shape[1], int) or scores.type.shape[1] < 2:
+        raise InputError(f"network '{graph.name}': expected scores [N,K,H,W] of 2 classes or more, got {scores}")
+    network = compile_graph(replace(graph, outputs=(scores,), output_names=graph.output_names[:1]), None, "native")
+    reader = make_reader(network, **reading)
+    picture = to_picture(reader.read_picture(image))
+    classes = np.asarray(network(reader.read(image)))[0].argmax(axis=0)
+    if classes.shape != picture.shape[:2]:
+        raise InputError(f"network '{graph.name}': expected a score for each pixel of {image}, "
+                         f"{list(picture.shape[:2])}, got {list(classes.shape)}")  # fmt: skip
+    labels = read_labels(graph.meta) or [str(k) for k in range(scores.type.shape[1])]
+    _save(path, draw_masks(picture, classes, labels, f"{graph.name}: {image.name}"))
+
+
 def find_features(graph: Graph) -> Value:
     """What the last layer with weights reads. InputError if there is none, or if that is the network's input."""
     layers = [
@@ -80,7 +96,10 @@ def find_features(graph: Graph) -> Value:
     ]
     if not layers or layers[-1].inputs[0] not in graph.producers:
         raise InputError(f"network '{graph.name}': expected a hidden layer, and a layer with weights after it")
-    return layers[-1].inputs[0]
+    value = layers[-1].inputs[0]
+    while isinstance(graph.producers[value].op, ops.Dropout):  # which does nothing now
+        (value,) = graph.producers[value].inputs
+    return value
 
 
 def _flatten(features: Array) -> Array:

@@ -9,17 +9,19 @@ from dataclasses import replace
 
 from graphc import ops
 from graphc.codegen.layout import DENSE, Layout
-from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Var, size, split_channel, walk
+from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Var, loop_vars, size, split_channel, walk
 from graphc.codegen.target import Target
 from graphc.ir import DType, Graph, Node, Value, dims
 from graphc.ops.scalar import Call, Expr, call
 
 # Ops that treat all channels alike, so that a lane can be a channel
 CHANNELWISE = (
-    *(ops.Elementwise, ops.BatchNorm, ops.MaxPool, ops.MinPool, ops.AveragePool, ops.L2Pool),
+    *(ops.Elementwise, ops.BatchNorm, ops.MaxPool, ops.MinPool, ops.AveragePool, ops.L2Pool, ops.MaxPoolRoute),
     *(ops.UpsampleNearest, ops.UpsampleBilinear, ops.BedOfNails),
 )
+CONVOLUTIONS = (ops.Conv2d, ops.ConvTranspose2d)
 POOLED = (ops.GlobalAveragePool, ops.GlobalMaxPool)  # their result has one pixel: its blocks are dense
+REDUCTIONS = (ops.Moments, ops.Sum, ops.Mean)
 FEWEST_CHANNELS = 0.5  # of a block: with fewer, the idle lanes cost more than the conversion saves
 
 
@@ -36,12 +38,28 @@ def choose_layouts(graph: Graph, target: Target) -> dict[Value, Layout]:
 def makes_blocks(node: Node, target: Target) -> bool:
     """Whether the node is a convolution that a kernel over blocks of channels computes."""
     op, lanes = node.op, target.lanes
-    if not isinstance(op, ops.Conv2d) or node.outputs[0].type.dtype != DType.F32:
+    if not isinstance(op, CONVOLUTIONS) or node.outputs[0].type.dtype != DType.F32:
         return False
-    k, c_group, _, _ = node.inputs[1].type.static_shape()
-    if c_group == 1 and op.groups == k > 1:  # depthwise: a lane is a channel
+    c, k = node.inputs[0].type.shape[1], node.outputs[0].type.shape[1]
+    assert isinstance(c, int) and isinstance(k, int)
+    r, s = node.inputs[1].type.static_shape()[2:]
+    in_phases = isinstance(op, ops.ConvTranspose2d) and op.turned((r, s)) is None
+    if op.groups == c == k > 1:  # depthwise: a lane is a channel
         return k >= lanes * FEWEST_CHANNELS
+    if in_phases and c < lanes * FEWEST_CHANNELS:
+        return False
     if op.groups > 1:
+        return (c // op.groups) % lanes == 0 and (k // op.groups) % lanes == 0
+    return k >= lanes * FEWEST_CHANNELS
+
+
+def reads_blocks(node: Node, target: Target) -> bool:
+    """Whether the node is a weight gradient that a kernel over blocks of channels computes."""
+    op, lanes = node.op, target.lanes
+    if not isinstance(op, ops.Conv2dWeightGradient) or node.outputs[0].type.dtype != DType.F32:
+        return False
+    k, c_group, _, _ = node.outputs[0].type.static_shape()
+    if op.groups > 1 and (c_group > 1 or op.groups != k):
         return c_group % lanes == 0 and (k // op.groups) % lanes == 0
     return k >= lanes * FEWEST_CHANNELS
 
@@ -50,14 +68,47 @@ def wanted_layout(node: Node, position: int, layout: Layout, layouts: Mapping[Va
     """How the node wants to read its input number `position`, which lies in `layout`."""
     blocked = Layout(target.lanes)
     if makes_blocks(node, target) and node.outputs[0] in layouts:
-        assert isinstance(node.op, ops.Conv2d)
+        assert isinstance(node.op, CONVOLUTIONS)
         if position == 0:
             channels = node.inputs[0].type.shape[1]
             assert isinstance(channels, int)
             return blocked if channels >= target.lanes * FEWEST_CHANNELS else DENSE
         return blocked if position >= 2 + node.op.bias else DENSE
+    if isinstance(node.op, ops.Conv2dWeightGradient) and reads_blocks(node, target):
+        channels = node.inputs[0].type.shape[1]
+        assert isinstance(channels, int)
+        return DENSE if position == 0 and channels < target.lanes * FEWEST_CHANNELS else blocked
+    if isinstance(node.op, (ops.Elementwise, *REDUCTIONS)):
+        return _meet(node, position, layout, layouts, target)
+    if isinstance(node.op, ops.MaxPoolRoute) and node.outputs[0] in layouts:
+        return blocked
     keeps = node.outputs[0] in layouts or isinstance(node.op, POOLED)
     return layout if keeps else DENSE
+
+
+def _meet(node: Node, position: int, layout: Layout, layouts: Mapping[Value, Layout], target: Target) -> Layout:
+    """For an op that treats all elements alike: images are in blocks if its result is, or if it adds up channels that
+    are; what repeats along them stays as it is."""
+    op, shape = node.op, node.inputs[position].type.shape
+    if isinstance(op, ops.Elementwise):
+        blocked, full = node.outputs[0] in layouts, node.outputs[0].type.shape
+    else:
+        lying = [v for v in node.inputs if v in layouts]
+        blocked, full = bool(lying) and adds_up_channels(node), lying[0].type.shape if lying else ()
+    if not blocked:
+        return DENSE
+    return Layout(target.lanes) if shape == full else layout
+
+
+def adds_up_channels(node: Node) -> bool:
+    """Whether the node reduces images [N,C,H,W] to a number for each channel."""
+    x = max((v.type for v in node.inputs), key=lambda t: t.rank)
+    match node.op:
+        case ops.Moments():
+            return x.rank == 4
+        case ops.Sum() | ops.Mean():
+            return x.rank == 4 and node.op.reduced(x) == {0, 2, 3}
+    return False
 
 
 def _keeps_blocks(graph: Graph, node: Node, chosen: Mapping[Value, Layout], target: Target) -> bool:
@@ -68,10 +119,9 @@ def _keeps_blocks(graph: Graph, node: Node, chosen: Mapping[Value, Layout], targ
         *channels, _ = [v.type.shape[1] for v in node.inputs]
         aligned = all(isinstance(c, int) and c % target.lanes == 0 for c in channels)
         return node.op.axis == 1 and aligned and all(v in chosen for v in node.inputs)
-    if not isinstance(node.op, CHANNELWISE):
-        return False
-    images = [v for v in node.inputs if v not in graph.constants]
-    return bool(images) and all(v in chosen and v.type.shape[:2] == y.type.shape[:2] for v in images)
+    if isinstance(node.op, ops.Elementwise):
+        return any(v in chosen and v.type.shape == y.type.shape for v in node.inputs)
+    return isinstance(node.op, CHANNELWISE) and node.inputs[0] in chosen
 
 
 def stored_views(buffers: tuple[Buffer, ...]) -> tuple[Buffer, ...] | None:
@@ -96,23 +146,37 @@ def stored_views(buffers: tuple[Buffer, ...]) -> tuple[Buffer, ...] | None:
     return tuple(views)
 
 
+def fill_blocks(x: Buffer, y: Buffer, number: int) -> Nest | None:
+    """[C,1,1] with zeros up to whole blocks of y's channels; None if x is not so, or has whole blocks."""
+    *_, c, h, w = (1, 1, 1, *x.shape)
+    if x.layout != DENSE or (h, w) != (1, 1) or x.type.elements != c or not isinstance(c, int):
+        return None
+    if c == 1 or c % y.layout.block == 0:
+        return None
+    whole = -(-c // y.layout.block) * y.layout.block
+    filled = y.temporary(f"operand {number}", x.type.with_shape(whole, 1, 1))
+    (i,) = loops = loop_vars("i", (whole,))
+    return Nest(filled.view(whole), loops, loops, x.view(c).get(i, fill=0.0))
+
+
 def split_channels(nest: Nest, block: int) -> Nest:
     """The nest with its loop over channels split into blocks and, innermost, the lanes of one, if it has one.
 
     rewrite: for n k p q: y[n,k,p,q] = f(k) -> for n kb p q kl: y[n, kb*block+kl, p, q] = f(kb*block+kl)
-    checks:  y lies in such blocks, or has one pixel; its channel is k, or k and whole blocks
+    checks:  y lies in such blocks, or has one pixel, or is [K]; its channel is k, or k and whole blocks
     """
     y = nest.output
-    if y.type.rank != 4 or not (y.layout.block == block or y.shape[2:] == (1, 1)):
+    if not (y.type.rank == 1 or (y.type.rank == 4 and (y.layout.block == block or y.shape[2:] == (1, 1)))):
         return nest
-    k = next((e for e in walk(nest.index[1]) if isinstance(e, Var)), None)
+    axis = 1 if y.type.rank == 4 else 0
+    k = next((e for e in walk(nest.index[axis]) if isinstance(e, Var)), None)
     if k is None or k not in nest.loops:
         return nest
     blocks, lane = Var("kb", dims.ceil_div(k.extent, block)), Var("kl", block)
     channel = blocks * block + lane
     partly = not isinstance(k.extent, int) or k.extent % block != 0
     index = tuple(_replace(i, k, channel, partly) for i in nest.index)
-    if split_channel(index[1], block) is None or (partly and index[1] != channel):
+    if split_channel(index[axis], block) is None or (partly and index[axis] != channel):
         return nest
     loops = (*(blocks if v == k else v for v in nest.loops), lane)
     where = nest.where and _replace(nest.where, k, channel, partly)

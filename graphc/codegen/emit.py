@@ -172,11 +172,12 @@ class NestEmitter(ValueEmitter):
         """Compute each reduction whose variables are all known by now, once, outside the loops that remain."""
 
         def visit(e: Expr) -> None:
-            if isinstance(e, Reduce) and e not in self.known and all(v in self.known for v in free_vars(e)):
+            if e in self.known:
+                return
+            for child in children(e):  # a reduction inside another, such as softmax's maximum, is known before that
+                visit(child)
+            if isinstance(e, Reduce) and all(v in self.known for v in free_vars(e)):
                 self.known[e] = self._reduce(e)
-            elif e not in self.known:
-                for child in children(e):
-                    visit(child)
 
         for root in (*self.nest.index, self.nest.value, *((self.nest.where,) if self.nest.where else ())):
             visit(root)
@@ -248,7 +249,7 @@ def buffers_of(nest: Nest) -> list[Buffer]:
 def sizes_of(nest: Nest) -> list[Dim]:
     """Every symbolic dim that the code of the nest needs, once."""
     found: list[DimLike] = [v.extent for v in nest.loops]
-    found += [*nest.output.stored_shape, nest.output.pitch or 0]
+    found += [*nest.output.stored_shape, nest.output.pitch or 0, *nest.output.shape]
     for e in expressions(nest):
         match e:
             case Load(buffer=buffer):

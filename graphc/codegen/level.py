@@ -11,11 +11,12 @@ from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64, intrins
 from graphc.codegen.constants import string
 from graphc.codegen.cpuid import WORDS, needed_words
 from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.kernels.loop_nest import LoopNestKernel
 from graphc.codegen.nest import Buffer
 from graphc.codegen.plan import ALIGNMENT, Place, Plan, Step, align, buffer_bytes
 from graphc.codegen.shapes import ShapeCode
 from graphc.codegen.target import Target
-from graphc.ir import Dim, DimLike
+from graphc.ir import Dim, DimLike, Graph
 from graphc.ir.verify import requirements
 
 ERROR_SIZE, ERROR_TOO_LARGE, FIRST_REQUIREMENT = 2, 3, 100  # the codes of runtime/api.ll
@@ -38,7 +39,9 @@ class LevelCode:
     ) -> None:
         self.module, self.plan, self._group, self._suffix = module, plan, f"#{number}", suffix
         self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
-        self._kernels: dict[str, ir.Function] = {}
+        self._kernels: dict[tuple[str | int, ...], ir.Function] = {}
+        self._updated = find_updated(plan.graph)
+        self.nests: set[str] = set()  # the functions of a run that loop nests became
         self._scratch = max((align(s.kernel.scratch) for s in (*plan.setup, *plan.steps)), default=0)
         setup = self._emit_sequence("setup", plan.setup, None)
         forward = self._emit_sequence("forward", plan.steps, self._define_stamps(stamps) if stamps else None)
@@ -62,16 +65,20 @@ class LevelCode:
         return function
 
     def _kernel(self, kernel: Kernel) -> ir.Function:
-        """The kernel's function, emitted once for all steps with equal keys."""
-        if kernel.key not in self._kernels:
+        """The kernel's function, emitted once for all steps with equal keys, and again where it works in place."""
+        result, *operands = (self.plan.places[buffer.memory] for buffer in kernel.buffers)
+        shared = {i for i, p in enumerate(operands, 1) if p == self._updated.get(result)}
+        key: tuple[str | int, ...] = (kernel.key, *sorted(shared))
+        if key not in self._kernels:
             args = [PTR] * len(kernel.buffers) + [I64] * (len(kernel.sizes) + 2) + [PTR]
             function = self._function(f"{kernel.name}_{len(self._kernels)}", VOID, args)
             function.attributes.add("noinline")
-            for argument in function.args[: len(kernel.buffers)]:
-                argument.add_attribute("noalias")
+            for i, argument in enumerate(function.args[: len(kernel.buffers)]):
+                if not shared or i not in {0, *shared}:
+                    argument.add_attribute("noalias")
             kernel.emit(ir.IRBuilder(function.append_basic_block("entry")), function)
-            self._kernels[kernel.key] = function
-        return self._kernels[kernel.key]
+            self._kernels[key] = function
+        return self._kernels[key]
 
     def _emit_step(self, name: str, kernel: Kernel) -> ir.Function:
         """`void step(ptr frame, i64 begin, i64 end, i64 thread)`: the kernel on this step's buffers and sizes."""
@@ -117,6 +124,8 @@ class LevelCode:
     def _emit_sequence(self, name: str, steps: Sequence[Step], stamps: ir.GlobalVariable | None) -> ir.Function:
         """`void graphc_NAME(ptr frame, ptr pool)`: the steps in order, on the pool where it is worth it."""
         functions = [self._emit_step(f"{name}_{i}", step.kernel) for i, step in enumerate(steps)]
+        if name == "forward":
+            self.nests = {self._kernel(s.kernel).name for s in steps if isinstance(s.kernel, LoopNestKernel)}
         pool_run = self.module.globals.get("graphc_pool_run") or ir.Function(
             self.module, ir.FunctionType(VOID, [PTR, PTR, PTR, I64]), "graphc_pool_run"
         )
@@ -210,6 +219,14 @@ def _emit_stamp(b: ir.IRBuilder, stamps: ir.GlobalVariable | None, number: int) 
     if stamps:
         place = address(b, stamps, i64(2 * number), I64)
         intrinsic(b, "clock_gettime", I32, [ir.Constant(I32, CLOCK_MONOTONIC), place])
+
+
+def find_updated(graph: Graph) -> dict[Place, Place]:
+    """The outputs that may have an input's address, and that input."""
+    return {
+        Place("output", graph.output_names.index(name)): Place("input", graph.inputs.index(state))
+        for name, state in graph.updates.items()
+    }
 
 
 def load_word(b: ir.IRBuilder, base: ir.Value, index: int, type: ir.Type) -> ir.Value:

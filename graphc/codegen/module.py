@@ -47,10 +47,12 @@ class NetworkModule:
         self.module.triple = self.targets[0].triple
         self._define_constants(metadata, header, embed)
         stamps = f"{name}_stamps" if profile else None
-        records = []
-        for i, (plan, target) in enumerate(plans):
-            suffix = f"_{target.label}" if len(plans) > 1 else ""
-            records.append(LevelCode(self.module, plan, target, i, suffix, stamps).record)
+        suffixes = [f"_{target.label}" if len(plans) > 1 else "" for target in self.targets]
+        levels = [
+            LevelCode(self.module, plan, target, i, suffixes[i], stamps) for i, (plan, target) in enumerate(plans)
+        ]
+        self.nests = set[str]().union(*(level.nests for level in levels))  # functions that loop nests became
+        records = [level.record for level in levels]
         constant(self.module, "graphc_levels", ir.Constant(ir.ArrayType(records[0].type, len(records)), records))
         constant(self.module, "graphc_level_count", i64(len(records)))
         self._emit_c_functions()

@@ -129,7 +129,8 @@ def make_plan(
             _join(plan, node, inputs, outputs[0], target)
             continue
         try:
-            kernels = select_kernels(node.op, inputs, outputs, target, precise, partial(choose, node))
+            fresh = len(node.inputs) > 1 and node.inputs[1] not in graph.constants
+            kernels = select_kernels(node.op, inputs, outputs, target, precise, fresh, partial(choose, node))
         except GraphcError as error:
             problems.append(f"{node}: {error}")
             continue
@@ -185,16 +186,55 @@ def _converted(plan: Plan, value: Value, buffer: Buffer, layout: Layout, target:
 
 
 def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> None:
-    """Let each output be computed where the caller wants it; copy it there if its bytes already have a place."""
+    """Let each output be computed where the caller wants it; copy it there if its bytes already have a place.
+
+    An output NAME.next may have the address of the input NAME: it is written when nothing reads that any more.
+    """
+    updates, returned = plan.graph.updates, {buffers[v].memory for v in plan.graph.outputs}
+    writers: dict[str, list[int]] = {}
+    last_read: dict[str, int] = {}
+    for i, step in enumerate(plan.steps):
+        output, *operands = step.kernel.buffers
+        writers.setdefault(output.memory, []).append(i)
+        last_read |= dict.fromkeys((b.memory for b in operands), i)
+    saved: list[Step] = []
+    last: list[Step] = []
     for i, (name, v) in enumerate(zip(plan.graph.output_names, plan.graph.outputs, strict=True)):
         buffer = buffers[v]
-        if buffer.memory not in plan.places and buffer.layout == DENSE:
+        state = buffers[updates[name]] if name in updates else None
+        direct = buffer.memory not in plan.places and buffer.layout == DENSE
+        if direct and state:
+            read = last_read.get(state.memory, -1)
+            direct = state.memory not in returned and _may_overwrite(plan, writers[buffer.memory], state, read)
+        if direct:
             plan.places[buffer.memory] = Place("output", i)
             continue
+        node = Node(f"copy to {name}", ops.Identity(), (v,), ())
         result = buffer.temporary(f"output {i}", v.type)
         plan.places[result.name] = Place("output", i)
-        node = Node(f"copy to {name}", ops.Identity(), (v,), ())
-        plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [result], target)]
+        if not state:
+            plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [result], target)]
+            continue
+        if buffer.memory in plan.places:  # it may be a state that is overwritten before it has been copied
+            copy = buffer.temporary(f"saved {i}", v.type)
+            saved += [Step(node, k) for k in select_kernels(node.op, [buffer], [copy], target)]
+            buffer = copy
+        last += [Step(node, k) for k in select_kernels(node.op, [buffer], [result], target)]
+    plan.steps += saved + last
+
+
+def _may_overwrite(plan: Plan, writers: Sequence[int], state: Buffer, last_read: int) -> bool:
+    """Whether what these steps write may lie where the input `state` does, which step `last_read` is the last to read.
+
+    It may if one kernel writes it, after which nothing reads the state, and which itself reads at most the element that
+    it writes.
+    """
+    if len(writers) != 1 or last_read > writers[0]:
+        return False
+    step = plan.steps[writers[0]]
+    output, *operands = step.kernel.buffers
+    same = all(b.shape == output.shape and b.layout == output.layout for b in operands if b.memory == state.memory)
+    return last_read < writers[0] or (isinstance(step.node.op, ops.Elementwise) and same)
 
 
 def _move_to_setup(plan: Plan) -> None:
@@ -206,7 +246,8 @@ def _move_to_setup(plan: Plan) -> None:
         known = all(b.memory in plan.places and plan.places[b.memory].kind in ("weights", "packed") for b in operands)
         free = output.memory not in plan.places and writers[output.memory] == 1
         size = buffer_bytes(output)
-        if not (known and operands and free and isinstance(size, int)):
+        fixed = all(isinstance(d, int) for d in step.kernel.sizes)  # those of a run are not known yet
+        if not (known and operands and free and fixed and isinstance(size, int)):
             plan.steps.append(step)
             continue
         plan.setup.append(step)

@@ -17,6 +17,7 @@ STRIPS = 2
 # Up to this stride, as many contiguous loads and shuffles beat a gather, which loads lane by lane. (GFLOP/s on AVX-512,
 # gathered and so: 3x3 at stride 2, 46 and 61; at stride 3, 23 and 32; but 11x11 at stride 4, 44 and 33.)
 MOST_STRIDE = 3
+FARTHEST = 8  # elements between lanes; beyond, each lies in a cache line of its own, or in every other one
 CHUNK = 4096  # elements of a nest's only loop that make one task: 16 KiB of float32, half of a first-level cache
 
 
@@ -80,7 +81,7 @@ def choose_vector(
 
 def _saving(stride: int | None) -> float:
     """What vectors save in a load whose lanes lie `stride` elements apart, as a share of a contiguous one."""
-    if stride is None or abs(stride) > 8:
+    if stride is None or abs(stride) > FARTHEST:
         return -2
     return 0 if stride == 0 else 1 / stride if 1 <= stride <= MOST_STRIDE else -1
 

@@ -3,20 +3,30 @@
 from collections.abc import Callable, Sequence
 
 from graphc import ops
-from graphc.codegen.blocking import split_channels, stored_views
+from graphc.codegen.blocking import fill_blocks, split_channels, stored_views
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.kernels.conv import DirectConv
-from graphc.codegen.kernels.conv_geometry import make_geometry, pack_bias, pack_weights
+from graphc.codegen.kernels.conv_geometry import Geometry, make_geometry, order_weights, pack_bias
+from graphc.codegen.kernels.conv_transpose import (
+    PhaseConv,
+    make_axes,
+    make_phase_geometry,
+    order_phases,
+)
 from graphc.codegen.kernels.loop_nest import LoopNestKernel
+from graphc.codegen.kernels.max_pool_route import MaxPoolRouteKernel
+from graphc.codegen.kernels.pack import PackWeights
 from graphc.codegen.kernels.relayout import Relayout
 from graphc.codegen.kernels.tile import list_tiles
+from graphc.codegen.kernels.weight_gradient import WeightGradient
 from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_depthwise
+from graphc.codegen.kernels.window_transpose import TransposedWindowKernel
 from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_shape import make_shape, winograd_fits, winograd_pays
 from graphc.codegen.kernels.winograd_weights import WinogradWeights
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
-from graphc.codegen.nest import Buffer
+from graphc.codegen.nest import Buffer, Nest, loop_vars, total
 from graphc.codegen.target import Target
 from graphc.ir import DType, Op
 
@@ -31,6 +41,7 @@ def select_kernels(
     outputs: Sequence[Buffer],
     target: Target,
     precise: bool = False,
+    fresh: bool = False,
     choose: Choose = lambda _, candidates: candidates[0],
 ) -> list[Kernel]:
     """The kernels that compute `outputs = op(inputs)`, in order. Buffers beside those two are temporaries.
@@ -38,22 +49,33 @@ def select_kernels(
     Where a convolution has more than one candidate, `choose` decides.
 
     A convolution stays within 5e-6 of its largest output against float64; if `precise`, without Winograd, 1e-6.
+    `fresh` weights are computed, or given, in every run.
     """
     if isinstance(op, ops.Conv2d) and outputs[0].layout.block == target.lanes:
-        return _convolve(op, inputs, outputs[0], target, precise, choose)
+        return _convolve(op, inputs, outputs[0], target, not precise, fresh, choose)
+    if isinstance(op, ops.ConvTranspose2d) and outputs[0].layout.block == target.lanes:
+        return _convolve_transposed(op, inputs, outputs[0], target, not precise, fresh, choose)
+    if isinstance(op, ops.Conv2dWeightGradient) and inputs[1].layout.block == target.lanes:
+        return _differentiate_weights(op, inputs[0], inputs[1], outputs[0], target)
     if isinstance(op, POOLS) and outputs[0].layout == inputs[0].layout == Layout(target.lanes) and constant_count(op):
         kind = "max" if isinstance(op, ops.MaxPool) else "average"
         return [WindowKernel(kind, op.window, outputs[0], inputs[0], None, None, [], None, target)]
     if isinstance(op, ops.Identity) and _changes_blocks(inputs[0], outputs[0], target):
         return [Relayout(outputs[0], inputs[0], target)]
-    buffers = (*inputs, *outputs)
+    if isinstance(op, ops.MaxPoolRoute) and outputs[0].layout.block == target.lanes:
+        return [MaxPoolRouteKernel(op.window, outputs[0], inputs[0], inputs[1], target)]
+    buffers, fills = (*inputs, *outputs), list[Nest]()
     block = max(b.layout.block for b in buffers)
     if isinstance(op, ops.Elementwise) and outputs[0].layout != DENSE:
-        buffers = stored_views(buffers) or buffers
-    nests = lower(op, *buffers)
+        found = [fill_blocks(x, outputs[0], i) for i, x in enumerate(inputs)]
+        pairs = zip(inputs, found, strict=True)
+        filled = [nest.output.view(*nest.output.shape, 1, 1) if nest else x for x, nest in pairs]
+        if views := stored_views((*filled, outputs[0])):
+            buffers, fills = views, [nest for nest in found if nest]
+    lowered = lower(op, *buffers)
     if block > 1:
-        nests = [split_channels(nest, block) for nest in nests]
-    return [LoopNestKernel(op.name, nest, target) for nest in nests]
+        lowered = [split_channels(nest, block) for nest in lowered]
+    return [LoopNestKernel(op.name, nest, target) for nest in (*fills, *lowered)]
 
 
 def _changes_blocks(x: Buffer, y: Buffer, target: Target) -> bool:
@@ -67,7 +89,7 @@ def constant_count(op: ops.MaxPool | ops.AveragePool) -> bool:
 
 
 def list_candidates(
-    op: ops.Conv2d, x: Buffer, w: Buffer, y: Buffer, target: Target, precise: bool
+    op: ops.Conv2d, x: Buffer, w: Buffer, y: Buffer, target: Target, winograd: bool = True, fresh: bool = False
 ) -> dict[str, tuple[int, int] | None]:
     """All kernels that compute a convolution over blocks of channels, the best by the model first.
 
@@ -76,38 +98,100 @@ def list_candidates(
     g = make_geometry(op, x, w, y, target)
     tiles = [(g.vectors, g.pixels), *list_tiles(g.k_blocks, target)]
     direct: dict[str, tuple[int, int] | None] = {f"direct {v}x{pixels}": (v, pixels) for v, pixels in tiles}
-    if x.layout != y.layout or precise or not winograd_fits(op, w):
+    if x.layout != y.layout or not winograd or not winograd_fits(op, w):
         return direct
-    winograd: dict[str, tuple[int, int] | None] = {"winograd": None}
-    return winograd | direct if winograd_pays(op, w, y, target) else direct | winograd
+    other: dict[str, tuple[int, int] | None] = {"winograd": None}
+    return other | direct if winograd_pays(op, w, y, target, fresh) else direct | other
 
 
 def _convolve(
-    op: ops.Conv2d, inputs: Sequence[Buffer], y: Buffer, target: Target, precise: bool, choose: Choose
+    op: ops.Conv2d,
+    inputs: Sequence[Buffer],
+    y: Buffer,
+    target: Target,
+    winograd: bool,
+    fresh: bool,
+    choose: Choose,
+    turned: bool = False,
 ) -> list[Kernel]:
-    x, w, *rest = inputs
+    """If `turned`, the weights are [C,K/groups,R,S], and their last tap is the first of the convolution's."""
+    x, stored, *rest = inputs
     bias = rest.pop(0) if op.bias else None
+    w = stored.view(y.shape[1], x.shape[1] // op.groups, *stored.shape[2:]) if turned else stored
     if op.groups > 1 and w.shape[:2] == (op.groups, 1):
-        return _convolve_depthwise(op, x, w, bias, rest, y, target)
-    candidates = list_candidates(op, x, w, y, target, precise)
+        return _convolve_depthwise(op, x, w, bias, rest, y, target, turned)
+    candidates = list_candidates(op, x, w, y, target, winograd, fresh)
     tile = candidates[choose(f"{op} {x.type} {x.layout} {w.type}", list(candidates))]
     g = make_geometry(op, x, w, y, target, tile)
-    bias_nest = pack_bias(g, bias, y) if bias else None
-    kernels: list[Kernel] = [LoopNestKernel("pack", bias_nest, target)] if bias_nest else []
-    packed_bias = bias_nest.output if bias_nest else None
+    kernels, packed_bias = _pack_bias(g, bias, y, target)
     if tile is None:
         shape = make_shape(w, target)
-        weights = WinogradWeights(shape, w, y)
+        weights = WinogradWeights(shape, w, y, turned)
         return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]
-    nest = pack_weights(g, w, y)
-    return [*kernels, LoopNestKernel("pack", nest, target), DirectConv(op, g, y, x, nest.output, packed_bias, rest)]
+    pack = PackWeights(order_weights(g, turned), stored, y)
+    return [*kernels, pack, DirectConv(op, g, y, x, pack.buffers[0], packed_bias, rest)]
+
+
+def _pack_bias(g: Geometry, bias: Buffer | None, y: Buffer, target: Target) -> tuple[list[Kernel], Buffer | None]:
+    if bias is None:
+        return [], None
+    nest = pack_bias(g, bias, y)
+    return [LoopNestKernel("pack", nest, target)], nest.output
+
+
+def _convolve_transposed(
+    op: ops.ConvTranspose2d,
+    inputs: Sequence[Buffer],
+    y: Buffer,
+    target: Target,
+    winograd: bool,
+    fresh: bool,
+    choose: Choose,
+) -> list[Kernel]:
+    x, w, *rest = inputs
+    r, s = w.type.static_shape()[2:]
+    if same := op.turned((r, s)):
+        return _convolve(same, inputs, y, target, winograd, fresh, choose, turned=True)
+    bias, axes = rest.pop(0) if op.bias else None, make_axes(op, w)
+    if op.groups > 1 and w.shape[:2] == (op.groups, 1):
+        packs, packed, packed_bias = _pack_depthwise(w, bias, y, target)
+        return [*packs, TransposedWindowKernel(axes, y, x, packed, packed_bias, rest, op.epilogue, target)]
+    g = make_phase_geometry(op, x, w, target)
+    kernels, packed_bias = _pack_bias(g, bias, y, target)
+    pack = PackWeights(order_phases(g, axes), w, y)
+    return [*kernels, pack, PhaseConv(op, axes, g, y, x, pack.buffers[0], packed_bias, rest)]
+
+
+def _differentiate_weights(
+    op: ops.Conv2dWeightGradient, x: Buffer, g: Buffer, dw: Buffer, target: Target
+) -> list[Kernel]:
+    kernel = WeightGradient(op, dw, x, g, target)
+    if kernel.parts == 1:
+        return [kernel]
+    flat = dw.view(dw.type.elements)
+    part, element = loop_vars("pe", kernel.buffers[0].shape)
+    nest = Nest(flat, (element,), (element,), total(kernel.buffers[0][part, element], part))
+    return [kernel, LoopNestKernel("sum", nest, target)]
 
 
 def _convolve_depthwise(
-    op: ops.Conv2d, x: Buffer, w: Buffer, bias: Buffer | None, extra: Sequence[Buffer], y: Buffer, target: Target
+    op: ops.Conv2d,
+    x: Buffer,
+    w: Buffer,
+    bias: Buffer | None,
+    extra: Sequence[Buffer],
+    y: Buffer,
+    target: Target,
+    turned: bool,
 ) -> list[Kernel]:
-    nests = [pack_depthwise(w, y, target.lanes), *([pack_channels(bias, y, target.lanes)] if bias else [])]
-    packed, packed_bias = nests[0].output, nests[1].output if bias else None
+    packs, packed, packed_bias = _pack_depthwise(w, bias, y, target, turned)
     window = op.window((w.type.static_shape()[2], w.type.static_shape()[3]))
-    kernel = WindowKernel("conv", window, y, x, packed, packed_bias, extra, op.epilogue, target)
-    return [*(LoopNestKernel("pack", nest, target) for nest in nests), kernel]
+    return [*packs, WindowKernel("conv", window, y, x, packed, packed_bias, extra, op.epilogue, target)]
+
+
+def _pack_depthwise(
+    w: Buffer, bias: Buffer | None, y: Buffer, target: Target, turned: bool = False
+) -> tuple[list[Kernel], Buffer, Buffer | None]:
+    nests = [pack_depthwise(w, y, target.lanes, turned), *([pack_channels(bias, y, target.lanes)] if bias else [])]
+    kernels: list[Kernel] = [LoopNestKernel("pack", nest, target) for nest in nests]
+    return kernels, nests[0].output, nests[1].output if bias else None

@@ -1,11 +1,12 @@
 """The graph language: symbolic dims, types, values, nodes, graphs; verifier and text form."""
 
 from graphc.ir.dims import Dim, DimLike
-from graphc.ir.graph import Builder, Graph, Node, Param, Value
+from graphc.ir.graph import NEXT, Builder, Graph, Node, Param, Value
 from graphc.ir.op import Array, Op
 from graphc.ir.types import DType, TensorType, f32, parse_type
 
 __all__ = [
+    "NEXT",
     "Array",
     "Builder",
     "DType",

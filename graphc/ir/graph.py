@@ -13,6 +13,8 @@ from graphc.errors import GraphError, InputError, ShapeError
 from graphc.ir.op import Array, Op
 from graphc.ir.types import DType, TensorType
 
+NEXT = ".next"  # the output NAME.next is what the input or parameter NAME is in the next step
+
 
 class Value:
     """A tensor known by its name and type. `builder` is set while the value's graph is being declared."""
@@ -100,6 +102,16 @@ class Graph:
         """The symbols of the input types in order of appearance, N, H and W first."""
         found = sorted(frozenset().union(*(v.type.symbols for v in self.inputs)))
         return tuple(sorted(found, key=lambda s: "NHW".find(s) if s in ("N", "H", "W") else 3))
+
+    @property
+    def updates(self) -> dict[str, Value]:
+        """The outputs NAME.next that are the next state of an input NAME of their type: that input, by output name."""
+        inputs = {f"{v.name}{NEXT}": v for v in self.inputs}
+        return {
+            name: inputs[name]
+            for name, v in zip(self.output_names, self.outputs, strict=True)
+            if name in inputs and v.type == inputs[name].type
+        }
 
     def __str__(self) -> str:
         from graphc.ir.text import format_graph

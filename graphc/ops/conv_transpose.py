@@ -37,6 +37,15 @@ class ConvTranspose2d(Op):
     epilogue: str | None = None
     size: tuple[DimLike, DimLike] | None = None
 
+    def turned(self, kernel: Pair) -> "ops.Conv2d | None":
+        """At stride 1, the convolution with the turned filter that computes the same; None if it would have to crop."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
+        top, left, bottom, right = (reach[i % 2] - self.padding[i] for i in range(4))
+        padding = top, left, bottom + self.output_padding[0], right + self.output_padding[1]
+        if self.stride != (1, 1) or min(padding) < 0:
+            return None
+        return ops.Conv2d((1, 1), padding, self.dilation, self.groups, self.bias, self.epilogue)
+
     def infer(self, *types: TensorType) -> TensorType:
         check_weighted(types, self.bias)
         x, w = types[:2]

@@ -100,6 +100,12 @@ class Relu(Elementwise):
     def scalar(self, *x: Expr) -> Expr:
         return call("max", x[0], 0.0)
 
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """By y, which the next layer keeps anyway, so that x need not be kept."""
+        return [derive.fused(b, "select(gt(x0, 0.0), x1, 0.0)", outputs[0], grads[0])]
+
 
 @dataclass(frozen=True)
 class LeakyRelu(Elementwise):
@@ -178,6 +184,15 @@ class Clip(Elementwise):
 
     def scalar(self, *x: Expr) -> Expr:
         return call("min", call("max", x[0], self.minimum), self.maximum)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """By y where it is known to tell, as in relu."""
+        if not self.minimum < self.maximum:
+            return super().vjp(b, inputs, outputs, grads)
+        inside = f"select(gt(x0, {float(self.minimum)}), select(lt(x0, {float(self.maximum)}), x1, 0.0), 0.0)"
+        return [derive.fused(b, inside, outputs[0], grads[0])]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, Builder, Op, TensorType, Value
+from graphc.ir import Array, Builder, Op, TensorType, Value, dims
 from graphc.ops.checks import check_image, check_inputs
-from graphc.ops.derive import fused, reshape
+from graphc.ops.derive import divide, fused, reshape
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,40 @@ class BatchNorm(Op):
         of_mean = fused(b, "-(x0 * x1)", of_bias, factor)
         of_variance = fused(b, "(((x0 * x1) * x2) * -0.5)", of_scale, factor, inverse)
         return [of_x, of_scale, of_bias, of_mean, of_variance]
+
+
+@dataclass(frozen=True)
+class Moments(Op):
+    """The mean m of each channel, and the mean of (x - m)^2: what batch norm normalises by while a network is trained.
+
+    x [N,C,...] -> mean, variance [C]; all of one float dtype.
+    """
+
+    name: ClassVar[str] = "moments"
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        (x,) = check_inputs(types, 1)
+        if x.rank < 2 or not x.dtype.is_float or not isinstance(x.shape[1], int):
+            raise ShapeError(f"expected a float batch [N,C,...] with constant C, got {x}")
+        return x.with_shape(x.shape[1]), x.with_shape(x.shape[1])
+
+    def eval(self, *arrays: Array) -> tuple[Array, ...]:
+        (x,) = arrays
+        axes = (0, *range(2, x.ndim))
+        mean = x.mean(axis=axes, keepdims=True)
+        return mean.reshape(-1), np.square(x - mean).mean(axis=axes)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        """Through (x - m)^2, m has no gradient: the sum of x - m is 0."""
+        (x,) = inputs
+        columns = (*outputs[0].type.shape, *[1] * (x.type.rank - 2))
+        count = dims.product([d for axis, d in enumerate(x.type.shape) if axis != 1])
+        mean, of_mean, of_variance = (
+            reshape(b, v, columns) for v in (outputs[0], *(divide(b, g, count) for g in grads))
+        )
+        return [fused(b, "(x0 + (((x1 - x2) * x3) * 2.0))", of_mean, x, mean, of_variance)]
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,7 @@ class MaxPool(OrderPool):
     def vjp(
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
-        (x,) = inputs
-        _, indices = b.add(MaxPoolWithIndices(**self.window_fields()), (x,))
-        return [self.route(b, x, indices, grads[0])]
+        return [b.apply(MaxPoolRoute(**self.window_fields()), inputs[0], grads[0])]
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,34 @@ class MaxPoolGradient(OrderPool):
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
         return [b.apply(PickCells(**self.window_fields()), grads[0], inputs[1]), None]
+
+
+@dataclass(frozen=True)
+class MaxPoolRoute(OrderPool):
+    """dx is zero, and g[n,c,p,q] is added to the cell of dx at which x has the maximum of the window at p,q.
+
+    x [N,C,H,W] and g [N,C,P,Q] -> dx [N,C,H,W]. Equal cells and NaN as in max_pool_with_indices.
+    """
+
+    name: ClassVar[str] = "max_pool_route"
+
+    def infer(self, *types: TensorType) -> TensorType:
+        x, g = check_inputs(types, 2)
+        y = pooled_type(self.window, x)
+        if g.dtype != x.dtype or not all(map(dims.same, g.shape, y.shape)):
+            raise ShapeError(f"the gradient must be {y} for x {x}, got {g}")
+        return x
+
+    def eval(self, *arrays: Array) -> Array:
+        x, g = arrays
+        _, indices = MaxPoolWithIndices(**self.window_fields()).eval(x)
+        return MaxPoolGradient(**self.window_fields(), size=x.shape[2:]).eval(g, indices)
+
+    def vjp(
+        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
+    ) -> Sequence[Value | None]:
+        _, indices = b.add(MaxPoolWithIndices(**self.window_fields()), (inputs[0],))
+        return [None, b.apply(PickCells(**self.window_fields()), grads[0], indices)]
 
 
 @dataclass(frozen=True)

@@ -61,19 +61,29 @@ class ReduceExtreme(ReduceOp):
 
 @dataclass(frozen=True)
 class Sum(ReduceOp):
-    """The sum over `axes`."""
+    """The sum over `axes` of x or, with `expr`, of that scalar expression over operands x0, x1, ... that broadcast.
+
+    The pass fuse_sums makes expressions.
+    """
 
     name: ClassVar[str] = "sum"
     takes_empty: ClassVar[bool] = True
+    expr: str | None = None
+
+    def infer(self, *types: TensorType) -> TensorType:
+        return super().infer(*([ops.Fused(self.expr).infer(*types)] if self.expr else types))
 
     def eval(self, *arrays: Array) -> Array:
-        return np.asarray(np.sum(arrays[0], axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype))
+        x = ops.Fused(self.expr).eval(*arrays) if self.expr else arrays[0]
+        return np.asarray(np.sum(x, axis=self.axes, keepdims=self.keepdims, dtype=x.dtype))
 
     def vjp(
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
-        (x,) = inputs
-        return [b.apply(ops.Expand(x.type.shape), reshape(b, grads[0], self.kept(x.type)))]
+        terms = ops.Fused(self.expr) if self.expr else ops.Identity()
+        type = terms.infer(*(v.type for v in inputs))
+        g = b.apply(ops.Expand(type.shape), reshape(b, grads[0], self.kept(type)))
+        return terms.vjp(b, inputs, [b.apply(terms, *inputs)], [g]) if self.expr else [g]
 
 
 @dataclass(frozen=True)

@@ -27,20 +27,21 @@ def load(problem: Problem, threads: int) -> Loaded:
     ways: dict[str, Callable[[], Any]] = {}
     for layout, memory in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
         module = Interpreter(problem.graph(), problem.sizes).eval().to(memory_format=memory)
-        inputs = [_arrange(torch.from_numpy(a), memory) for a in problem.inputs]
+        inputs = [arrange(torch.from_numpy(a), memory) for a in problem.inputs]
         ways[f"eager, {layout}"] = partial(module, *inputs)
         traced = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(module, inputs)))
         ways[f"traced, {layout}"] = partial(traced, *inputs)
-    best = min(ways, key=lambda name: _time(ways[name]))
+    best = min(ways, key=lambda name: seconds_of(ways[name]))
     chosen = ways[best]
     return Loaded(f"{torch.__version__} ({best})", lambda: [t.numpy() for t in chosen()])
 
 
-def _arrange(x: Any, memory: Any) -> Any:
+def arrange(x: Any, memory: Any) -> Any:
+    """Images in this order."""
     return x.contiguous(memory_format=memory) if x.ndim == 4 else x
 
 
-def _time(run: Callable[[], Any]) -> float:
+def seconds_of(run: Callable[[], Any]) -> float:
     """Seconds of the fastest run."""
     times = []
     for _ in range(TRIALS):
@@ -51,11 +52,13 @@ def _time(run: Callable[[], Any]) -> float:
 
 
 class Interpreter(torch.nn.Module):  # type: ignore[misc]
-    """Runs a graph node by node; UnsupportedError lists the ops that are not in FUNCTIONS."""
+    """Runs a graph node by node; UnsupportedError lists the ops that are not in `functions`."""
+
+    functions: dict[type[Op], Callable[..., Any]]
 
     def __init__(self, graph: Graph, sizes: dict[str, int]) -> None:
         super().__init__()
-        if missing := sorted({node.op.name for node in graph.nodes if type(node.op) not in FUNCTIONS}):
+        if missing := sorted({node.op.name for node in graph.nodes if type(node.op) not in self.functions}):
             raise UnsupportedError("no code for PyTorch", missing)
         self._graph = graph
         self._nodes: list[tuple[Node, Op]] = [(node, node.op.bind(sizes)) for node in graph.nodes]
@@ -69,7 +72,7 @@ class Interpreter(torch.nn.Module):  # type: ignore[misc]
         values = dict(zip(self._graph.inputs, inputs, strict=True))
         values |= {v: getattr(self, name) for v, name in self._weights.items()}
         for node, op in self._nodes:
-            result = FUNCTIONS[type(op)](op, *(values[v] for v in node.inputs))
+            result = self.functions[type(op)](op, *(values[v] for v in node.inputs))
             values |= zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True)
         return tuple(values[v] for v in self._graph.outputs)
 
@@ -140,3 +143,4 @@ FUNCTIONS: dict[type[Op], Callable[..., Any]] = {
     ops.Dropout: lambda op, x: x,
     ops.Identity: lambda op, x: x,
 }  # fmt: skip
+Interpreter.functions = FUNCTIONS

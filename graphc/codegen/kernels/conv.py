@@ -72,11 +72,11 @@ class DirectConv:
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
-        _Emitter(self, b, function).emit()
+        ConvEmitter(self, b, function).emit()
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """A tile of output channels on some output rows and columns, as values of the code."""
 
     tile: ir.Value  # number, over all groups
@@ -91,7 +91,7 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Pass:
     """Some input channels of a task: `x` is the first tap of its first pixel, from which on the others lie apart."""
 
     x: ir.Value
@@ -103,7 +103,7 @@ class _Pass:
     end: ir.Value
 
 
-class _Emitter:
+class ConvEmitter:
     """The code of one DirectConv: what a task, a pass and a strip know."""
 
     def __init__(self, kernel: DirectConv, b: ir.IRBuilder, function: ir.Function) -> None:
@@ -113,10 +113,7 @@ class _Emitter:
         self.bias = rest.pop(0) if kernel._has_bias else None
         self.extra = rest
         *sizes, self.begin, self.end, self.sums = function.args[count:]
-        self.height, self.width, self.p, self.q, self.bands, self.segments, self.groups, self.tiles, *sizes = sizes
-        self.c_blocks, self.k_blocks, self.segment, self.columns, *sizes = sizes
-        self.r_all, self.s_all, self.stride_r, self.dilation_r, self.dilation_s, self.above, *sizes = sizes
-        self.before, self.x_image, *self.result_images = sizes
+        self.take_sizes(sizes)
         self.copy = address(b, self.sums, i64(g.sums_bytes), I8)
         self.pass_blocks = i64(g.pass_blocks) if g.pass_blocks else self.c_blocks
         self.plane = b.mul(b.mul(self.height, self.width), i64(g.c_block))
@@ -125,20 +122,32 @@ class _Emitter:
         self.block_weights = b.mul(self.s_all, i64(self.tap_weights))
         self.row_weights = b.mul(self.c_blocks, self.block_weights)
         self.type = ir.VectorType(F32, g.lanes)
+        self.y_step = g.lanes  # elements from one result of a strip to the next
+
+    def take_sizes(self, sizes: list[ir.Value]) -> None:
+        """Name the arguments that are the kernel's sizes."""
+        self.height, self.width, self.p, self.q, self.bands, self.segments, self.groups, self.tiles, *sizes = sizes
+        self.c_blocks, self.k_blocks, self.segment, self.columns, *sizes = sizes
+        self.r_all, self.s_all, self.stride_r, self.dilation_r, self.dilation_s, self.above, *sizes = sizes
+        self.before, self.x_image, *self.result_images = sizes
 
     def emit(self) -> None:
         """Every task in turn."""
 
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            self._task(self._decode(number))
+            self.task(number)
             return []
 
         repeat(self.b, self.begin, self.end, 1, [], task)
         self.b.ret_void()
 
+    def task(self, number: ir.Value) -> None:
+        """The results of one task."""
+        self._task(self._decode(number))
+
     # -- a task -------------------------------------------------------------------------------------------------------
 
-    def _decode(self, number: ir.Value) -> _Task:
+    def _decode(self, number: ir.Value) -> Task:
         b, g = self.b, self.g
         segment, number = b.urem(number, self.segments), b.udiv(number, self.segments)
         band, number = b.urem(number, self.bands), b.udiv(number, self.bands)
@@ -149,7 +158,7 @@ class _Emitter:
         first_block = b.mul(tile_in_group, i64(g.vectors))
         y = b.mul(b.add(b.mul(group, self.k_blocks), first_block), self.y_plane)
         images = [b.mul(n, image) for image in self.result_images]
-        return _Task(
+        return Task(
             tile,
             least(b, b.sub(self.p, row), i64(g.rows)),
             least(b, b.sub(self.q, column), self.segment),
@@ -161,7 +170,7 @@ class _Emitter:
             [address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True)],
         )
 
-    def _task(self, t: _Task) -> None:
+    def _task(self, t: Task) -> None:
         def one(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             self._pass(t, first)
             return []
@@ -171,7 +180,7 @@ class _Emitter:
         else:
             one(i64(0), [])
 
-    def _pass(self, t: _Task, first: ir.Value) -> None:
+    def _pass(self, t: Task, first: ir.Value) -> None:
         """The rows of a task over the input channels of one pass."""
         b, g = self.b, self.g
         source = address(b, self.x, b.add(t.x, b.mul(first, self.plane)), F32)
@@ -179,15 +188,15 @@ class _Emitter:
         weights = address(b, weights, b.mul(first, self.block_weights), F32)
         end = b.add(first, self.pass_blocks)
         if g.copied:
-            self._copy_rows(source, t)
+            self.copy_rows(source, t)
             block = b.mul(self.columns, i64(g.c_block))
             line = b.mul(self.pass_blocks, block)
-            p = _Pass(self.copy, line, line, block, weights, first, end)
+            p = Pass(self.copy, line, line, block, weights, first, end)
         else:
             start = b.mul(b.add(b.mul(t.top, self.width), t.left), i64(g.c_block))
             line = b.mul(self.width, i64(g.c_block))
             row = b.mul(line, self.dilation_r)
-            p = _Pass(address(b, source, start, F32), line, row, self.plane, weights, first, end)
+            p = Pass(address(b, source, start, F32), line, row, self.plane, weights, first, end)
 
         def one_row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             self._row(t, p, i)
@@ -198,7 +207,7 @@ class _Emitter:
         else:
             repeat(b, i64(0), t.rows, 1, [], one_row)
 
-    def _copy_rows(self, image: ir.Value, t: _Task) -> None:
+    def copy_rows(self, image: ir.Value, t: Task) -> None:
         """The input rows of a pass as [row, block of c, column, c], zeros where a column is outside the image.
 
         Of several output rows, all input rows; of one, those under its taps. Rows outside the image are left out.
@@ -248,7 +257,7 @@ class _Emitter:
 
     # -- strips -------------------------------------------------------------------------------------------------------
 
-    def _row(self, t: _Task, p: _Pass, i: ir.Value) -> None:
+    def _row(self, t: Task, p: Pass, i: ir.Value) -> None:
         """Output row `i` of a task, strip by strip."""
         b, g = self.b, self.g
         down = b.mul(i, self.stride_r)
@@ -269,14 +278,14 @@ class _Emitter:
             for v in range(g.vectors):
                 for pixel in range(pixels):
                     ask_for(b, b.add(strip_y, b.add(b.mul(self.y_plane, i64(v)), i64(pixel * g.lanes))), t.results)
-            self._store(self._sum(p, strip_x, taps, zeros(g.lanes, g.vectors, pixels), i64(0)), t, strip_y, pixels)
+            self.store(self.sum(p, strip_x, taps, zeros(g.lanes, g.vectors, pixels), i64(0)), t, strip_y, pixels)
 
         for_strips(b, t.columns, g.pixels, strip)
 
     def _strip_in_pass(
         self,
-        t: _Task,
-        p: _Pass,
+        t: Task,
+        p: Pass,
         x: ir.Value,
         y: ir.Value,
         saved: ir.Value,
@@ -290,16 +299,16 @@ class _Emitter:
         later = b.icmp_signed(">", p.first, i64(0))
         sums = zeros(g.lanes, g.vectors, pixels)
         sums = when(b, later, lambda: [b.load(place, typ=self.type, align=4) for place in places], sums)
-        sums = self._sum(p, x, taps, sums, number)
+        sums = self.sum(p, x, taps, sums, number)
         with b.if_else(b.icmp_signed(">=", p.end, self.c_blocks)) as (last, more):
             with last:
-                self._store(sums, t, y, pixels)
+                self.store(sums, t, y, pixels)
             with more:
                 for place, value in zip(places, sums, strict=True):
                     b.store(value, place, align=4)
 
-    def _sum(
-        self, p: _Pass, x: ir.Value, taps: tuple[ir.Value, ir.Value], sums: list[ir.Value], number: ir.Value
+    def sum(
+        self, p: Pass, x: ir.Value, taps: tuple[ir.Value, ir.Value], sums: list[ir.Value], number: ir.Value
     ) -> list[ir.Value]:
         """The sums of one strip over r, c, s. `number` tells the strips of a pass apart."""
         b, g = self.b, self.g
@@ -345,7 +354,7 @@ class _Emitter:
 
         return one_row(i64(0), sums) if g.pointwise else repeat(b, *taps, 1, sums, one_row)
 
-    def _store(self, sums: list[ir.Value], t: _Task, y: ir.Value, pixels: int) -> None:
+    def store(self, sums: list[ir.Value], t: Task, y: ir.Value, pixels: int) -> None:
         """Bias, epilogue and store, for the vectors that are there."""
         b, g = self.b, self.g
         for v in range(g.vectors):
@@ -358,7 +367,7 @@ class _Emitter:
                     bias = b.load(address(b, self.bias, place, F32), typ=self.type, align=4)
                     values = [b.fadd(x, bias) for x in values]
                 for i, value in enumerate(values):
-                    target, *others = (address(b, r, b.add(start, i64(i * g.lanes)), F32) for r in t.results)
+                    target, *others = (address(b, r, b.add(start, i64(i * self.y_step)), F32) for r in t.results)
                     operands = [b.load(other, typ=self.type, align=4) for other in others]
                     b.store(self.kernel._epilogue.emit(b, g.lanes, [value, *operands]), target, align=4)
                 return []

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from llvmlite import ir
+
+from graphc.codegen.blocks import i64
+from graphc.codegen.kernels.pack import Order
 from graphc.codegen.kernels.tile import split_vectors
 from graphc.codegen.layout import DENSE
 from graphc.codegen.nest import Buffer, Nest, loop_vars
@@ -118,14 +122,18 @@ def _is_wide(g: Geometry) -> bool:
     return g.c_block > 1 and whole and 4 * r * s * g.c_group * g.vectors * g.lanes > WIDE_BYTES
 
 
-def pack_weights(g: Geometry, w: Buffer, y: Buffer) -> Nest:
-    """The weights in the order of reading: [group and tile, r, block of c, s, c, vectors * lanes], zero beyond K, C."""
-    (r_all, s_all), width = g.kernel, g.vectors * g.lanes
-    shape = (g.groups * g.tiles, r_all, g.c_blocks, s_all, g.c_block, width)
-    packed = y.temporary("weights", w.type.with_shape(*shape))
-    t, r, block, s, c, j = loops = loop_vars("trbscj", shape)
-    k = t * width + j if g.groups == 1 else (t // g.tiles) * g.k_group + (t % g.tiles) * width + j
-    return Nest(packed, loops, loops, w.get(k, block * g.c_block + c, r, s, fill=0.0))
+def order_weights(g: Geometry, turned: bool = False) -> Order:
+    """The weights in the order of reading: [group and tile, r, block of c, s, c, vectors * lanes], zero beyond K.
+
+    w is [K,C/groups,R,S] or, if `turned`, [C,K/groups,R,S], of which the last tap is read first.
+    """
+    r_all, s_all = g.kernel
+
+    def place(b: ir.IRBuilder, r: ir.Value, s: ir.Value) -> tuple[ir.Value, ir.Value]:
+        return (b.sub(i64(r_all - 1), r), b.sub(i64(s_all - 1), s)) if turned else (r, s)
+
+    channels = g.groups, g.tiles, g.c_group, g.k_group
+    return Order(g.lanes, g.vectors, *channels, g.c_block, g.kernel, *g.kernel, turned, place, "")
 
 
 def pack_bias(g: Geometry, bias: Buffer, y: Buffer) -> Nest:
@@ -133,5 +141,5 @@ def pack_bias(g: Geometry, bias: Buffer, y: Buffer) -> Nest:
     shape = (g.groups * g.tiles, g.vectors * g.lanes)
     packed = y.temporary("bias", bias.type.with_shape(*shape))
     t, j = loops = loop_vars("tj", shape)
-    k = (t // g.tiles) * g.k_group + (t % g.tiles) * shape[1] + j
+    k = t * shape[1] + j if g.groups == 1 else (t // g.tiles) * g.k_group + (t % g.tiles) * shape[1] + j
     return Nest(packed, loops, loops, bias.get(k, fill=0.0))

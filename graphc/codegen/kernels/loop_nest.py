@@ -6,6 +6,7 @@ from graphc.codegen.arithmetic import has_code
 from graphc.codegen.emit import NestEmitter, buffers_of, sizes_of
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, walk
 from graphc.codegen.schedule import make_schedule
+from graphc.codegen.sharing import open_sizes
 from graphc.codegen.target import Target
 from graphc.errors import UnsupportedError
 from graphc.ir import Dim, DimLike, dims
@@ -25,14 +26,19 @@ class LoopNestKernel:
                 if not has_code(e.fn, dtype):
                     raise UnsupportedError(f"no code generation for {e.fn} on {dtype.value}")
         self.name = f"nest_{op}"
-        self._nest, self._lanes, self._schedule = nest, target.lanes, make_schedule(nest, target)
-        self.buffers, self.sizes, self.tasks = buffers_of(nest), sizes_of(nest), self._schedule.tasks
+        schedule = make_schedule(nest, target)
+        self._nest, self._schedule, values = open_sizes(nest, schedule, target)
+        self._lanes, self.buffers, self.tasks = target.lanes, buffers_of(nest), schedule.tasks
+        self._arguments = sizes_of(self._nest)
+        self.sizes = [dims.substitute(d, values) for d in self._arguments]
+        inside = [v.extent for e in walk(nest.value) if isinstance(e, Reduce) for v in e.vars]
+        self.work = dims.product([v.extent for v in nest.loops]) * dims.product(inside)
 
     @property
     def key(self) -> str:
         """The nest as text, with its buffers and symbolic dims numbered in order of appearance."""
         names = {b.address: f"b{i}" for i, b in enumerate(self.buffers)}
-        numbers = {d: f"s{i}" for i, d in enumerate(self.sizes)}
+        numbers = {d: f"s{i}" for i, d in enumerate(self._arguments)}
 
         def dim(d: DimLike) -> str:
             return numbers[d] if isinstance(d, Dim) else str(d)
@@ -60,13 +66,6 @@ class LoopNestKernel:
         where = f" where {show(nest.where)}" if nest.where else ""
         head = f"for {' '.join(map(show, nest.loops))} ({nest.parallel}): {element(nest.output, nest.index)}"
         return f"{self.name} {head} = {show(nest.value)}{where}"
-
-    @property
-    def work(self) -> DimLike:
-        """The product of all loop and reduction extents."""
-        points = dims.product([v.extent for v in self._nest.loops])
-        inside = [v.extent for e in walk(self._nest.value) if isinstance(e, Reduce) for v in e.vars]
-        return points * dims.product(inside)
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""

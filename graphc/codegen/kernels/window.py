@@ -28,13 +28,14 @@ from graphc.ops.window import Window
 PIXELS = 8  # an FMA takes 4 cycles and two start in each: 8 chains fill the pipes
 
 
-def pack_depthwise(w: Buffer, y: Buffer, lanes: int) -> Nest:
-    """The weights [K,1,R,S] as [blocks of k, r, s, lanes], zero beyond K."""
+def pack_depthwise(w: Buffer, y: Buffer, lanes: int, turned: bool = False) -> Nest:
+    """The weights [K,1,R,S] as [blocks of k, r, s, lanes], zero beyond K; if `turned`, the last tap first."""
     k_all, _, r_all, s_all = w.type.static_shape()
     shape = (-(-k_all // lanes), r_all, s_all, lanes)
     block, r, s, lane = loops = loop_vars("brsl", shape)
     packed = y.temporary("weights", w.type.with_shape(*shape))
-    return Nest(packed, loops, loops, w.get(block * lanes + lane, 0, r, s, fill=0.0))
+    tap = (r_all - 1 - r, s_all - 1 - s) if turned else (r, s)
+    return Nest(packed, loops, loops, w.get(block * lanes + lane, 0, *tap, fill=0.0))
 
 
 def pack_channels(bias: Buffer, y: Buffer, lanes: int) -> Nest:

@@ -27,6 +27,7 @@ TILES = (24, 54)  # of a block, with few and with many channels, at 36 places
 MOST_TILES = 96
 FEWEST_CHANNELS = 16  # with fewer, the transforms cost more than the products save
 WEIGHT_BANDWIDTH = 8  # bytes a cycle from the last cache, of which the weights of a wide layer come
+TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are trained with
 TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
 MANY_OUTPUTS = 256  # output channels from which on two tasks share a block: transforming inputs twice costs 4 % at most
 
@@ -112,8 +113,11 @@ def winograd_fits(op: Conv2d, w: Buffer) -> bool:
     return plain and (r, s) in FORMS and min(k, c) >= FEWEST_CHANNELS
 
 
-def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> bool:
-    """Whether a convolution takes less time so than directly, by what both multiply and load."""
+def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool = False) -> bool:
+    """Whether a convolution takes less time so than directly, by what both multiply and load.
+
+    `fresh` weights are others in every run, which transforms them then.
+    """
     _, _, r, s = w.type.static_shape()
     if not winograd_fits(op, w):
         return False
@@ -124,4 +128,7 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> bool:
     cycles = 2 * target.lanes  # products in one
     direct = p * q * r * s / cycles  # cycles for a pair of channels
     loaded = -(-tiles // shape.tiles) * shape.places * 4 / WEIGHT_BANDWIDTH
-    return tiles * shape.places * TRANSFORM_COST / cycles + loaded < direct
+    images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
+    # what is written more than directly; a store loads its line before
+    written = (shape.places - r * s) * 4 * 2 / WEIGHT_BANDWIDTH if fresh else 0.0
+    return images * (tiles * shape.places * TRANSFORM_COST / cycles + loaded) + written < images * direct

@@ -37,12 +37,13 @@ from graphc.codegen.lowering.pool import (
     lower_l2_pool,
     lower_max_pool,
     lower_max_pool_gradient,
+    lower_max_pool_route,
     lower_max_pool_with_indices,
     lower_max_unpool,
     lower_min_pool,
     lower_pick_cells,
 )  # fmt: skip
-from graphc.codegen.lowering.reduce import lower_arg_extreme, lower_reduce
+from graphc.codegen.lowering.reduce import lower_arg_extreme, lower_moments, lower_reduce
 from graphc.codegen.lowering.resize import lower_bed_of_nails, lower_upsample_bilinear, lower_upsample_nearest
 from graphc.codegen.lowering.sample import lower_grid_sample, lower_roi_align
 from graphc.codegen.lowering.shape import (
@@ -78,10 +79,12 @@ LOWERINGS: dict[type[Op], Callable[..., Iterator[Nest]]] = {
     ops.GlobalMaxPool: lower_global_max_pool,
     ops.MaxPoolWithIndices: lower_max_pool_with_indices,
     ops.MaxPoolGradient: lower_max_pool_gradient,
+    ops.MaxPoolRoute: lower_max_pool_route,
     ops.PickCells: lower_pick_cells,
     ops.AveragePoolGradient: lower_average_pool_gradient,
     ops.MaxUnpool: lower_max_unpool,
     ops.BatchNorm: lower_batch_norm,
+    ops.Moments: lower_moments,
     ops.LocalResponseNorm: lower_local_response_norm,
     ops.Softmax: lower_softmax,
     ops.LogSoftmax: lower_log_softmax,

@@ -18,6 +18,7 @@ from graphc.codegen.nest import (
     to_float,
     total,
 )  # fmt: skip
+from graphc.ir import DType, TensorType
 from graphc.ops import pool
 from graphc.ops.scalar import Expr, Lit, call
 from graphc.ops.window import Window
@@ -56,6 +57,15 @@ def lower_max_pool_gradient(op: pool.MaxPoolGradient, g: Buffer, indices: Buffer
     t, p, u, q = _windows_over(op.window, h, w)
     own = call("eq", indices.get(n, c, p, q, fill=pool.NO_CELL), offset(x.shape, loops))
     yield Nest(x, loops, loops, total(call("select", own, g.get(n, c, p, q, fill=0.0), 0.0), t, u))
+
+
+def lower_max_pool_route(op: pool.MaxPoolRoute, x: Buffer, g: Buffer, dx: Buffer) -> Iterator[Nest]:
+    """By the indices of the maxima."""
+    y = dx.temporary("maxima", g.type)
+    indices = dx.temporary("indices", TensorType(DType.I64, g.shape))
+    yield from lower_max_pool_with_indices(pool.MaxPoolWithIndices(**op.window_fields()), x, y, indices)
+    size = x.shape[2], x.shape[3]
+    yield from lower_max_pool_gradient(pool.MaxPoolGradient(**op.window_fields(), size=size), g, indices, dx)
 
 
 def lower_pick_cells(op: pool.PickCells, x: Buffer, indices: Buffer, y: Buffer) -> Iterator[Nest]:

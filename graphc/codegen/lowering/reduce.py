@@ -5,12 +5,16 @@ rounding errors grow with the length of a block and the number of blocks, not wi
 that do not lie together reduces the last ones first.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from graphc.codegen.layout import DENSE
+from graphc.codegen.lowering.elementwise import lower_elementwise
 from graphc.codegen.lowering.shape import unravel
 from graphc.codegen.nest import Buffer, Nest, Reduce, Var, loop_vars, size, to_float
 from graphc.ir import DimLike, DType, dims
+from graphc.ops import scalar
+from graphc.ops.elementwise import Fused, broadcast_shapes
+from graphc.ops.norm import Moments
 from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, ReduceOp, Sum
 from graphc.ops.scalar import Expr, Lit, call
 
@@ -19,13 +23,23 @@ KINDS: dict[type[ReduceOp], str] = {Sum: "sum", Mean: "sum", Prod: "prod", Reduc
 Run = tuple[bool, DimLike]  # neighbouring dims of one fate: whether they are reduced, and the product of their lengths
 
 
-def lower_reduce(op: ReduceOp, x: Buffer, y: Buffer) -> Iterator[Nest]:
-    kind, reduced = KINDS[type(op)], op.reduced(x.type)
-    factor = dims.product([d for i, d in enumerate(x.shape) if i in reduced]) if isinstance(op, Mean) else None
+def lower_reduce(op: ReduceOp, *buffers: Buffer) -> Iterator[Nest]:
+    *operands, y = buffers
+    kind, expr = KINDS[type(op)], op.expr if isinstance(op, Sum) else None
+    shape = broadcast_shapes([x.shape for x in operands])
+    x = operands[0]
+    reduced = op.reduced(x.type.with_shape(*shape))
+    factor = dims.product([d for i, d in enumerate(shape) if i in reduced]) if isinstance(op, Mean) else None
 
     def finish(value: Expr) -> Expr:
         return value if factor is None else value / to_float(size(factor), y.type.dtype)
 
+    if reduced == {0, 2, 3} and len(shape) == 4 and (expr or x.layout != DENSE):
+        yield reduce_channels(kind, operands, shape, y, expression_of(operands, expr), finish)
+        return
+    if expr:
+        x = y.temporary("terms", x.type.with_shape(*shape))
+        yield from lower_elementwise(Fused(expr), *operands, x)
     if x.layout != DENSE or y.layout != DENSE:
         yield reduce_in_place(kind, reduced, x, y, finish)
         return
@@ -43,6 +57,52 @@ def lower_reduce(op: ReduceOp, x: Buffer, y: Buffer) -> Iterator[Nest]:
         axis = next((i for i, (is_reduced, _) in enumerate(runs) if is_reduced), None)
         kept = y.view(*(d for is_reduced, d in runs if not is_reduced))
         yield reduce_run(kind, axis, x.view(*(d for _, d in runs)), kept, finish)
+
+
+def lower_moments(op: Moments, x: Buffer, mean: Buffer, variance: Buffer) -> Iterator[Nest]:
+    if x.type.rank != 4:
+        shape = (*x.shape[:2], 1, dims.product(x.shape[2:]))
+        x = x.view(*shape)
+    count = size(dims.product([d for axis, d in enumerate(x.shape) if axis != 1]))
+
+    def finish(value: Expr) -> Expr:
+        return value / to_float(count, x.type.dtype)
+
+    yield reduce_channels("sum", [x], x.shape, mean, lambda x: x, finish)
+    columns = mean.view(x.shape[1], 1, 1)
+    yield reduce_channels("sum", [x, columns], x.shape, variance, lambda x, m: (x - m) * (x - m), finish)
+
+
+def expression_of(operands: Sequence[Buffer], expr: str | None) -> Callable[..., Expr]:
+    """What is added up, as a function of the operands' elements."""
+    parsed = scalar.parse(expr or "x0", [x.type.dtype for x in operands])
+    return lambda *elements: scalar.substitute(parsed, elements)
+
+
+def reduce_channels(
+    kind: str,
+    operands: Sequence[Buffer],
+    shape: tuple[DimLike, ...],
+    y: Buffer,
+    terms: Callable[..., Expr],
+    finish: Callable[[Expr], Expr],
+) -> Nest:
+    """y[c] = `terms` of the operands, which broadcast to `shape` [N,C,H,W], reduced over all but c.
+
+    A row, or where all is dense an image, is reduced by itself: rounding errors grow with its length and the number of
+    rows, not with their product.
+    """
+    padded = [x.view(*[1] * (4 - x.type.rank), *x.shape) if x.layout == DENSE else x for x in operands]
+    merged = all(x.layout == DENSE and x.shape[2:] in ((1, 1), shape[2:]) for x in padded)
+    if merged:
+        shape = (*shape[:2], dims.product(shape[2:]))
+        padded = [x.view(*x.shape[:2], dims.product(x.shape[2:])) for x in padded]
+    n, c, *pixel = loop_vars("ncij"[: len(shape)], shape)
+    elements = [x[tuple(Lit(0) if d == 1 else v for v, d in zip((n, c, *pixel), x.shape, strict=True))] for x in padded]
+    value = Reduce(kind, (pixel[-1],), terms(*elements))
+    value = Reduce(kind, (n, *pixel[:-1]), value)
+    index: tuple[Expr, ...] = (c,) if y.type.rank == 1 else (Lit(0), c, Lit(0), Lit(0))
+    return Nest(y, (c,), index, finish(value))
 
 
 def lower_arg_extreme(op: ArgMax | ArgMin, x: Buffer, y: Buffer) -> Iterator[Nest]:

@@ -71,8 +71,8 @@ def choose_form(expr: Call) -> Form:
     return Form(_SAME[expr.fn], expr.args)
 
 
-def write_expression(n: NodeWriter, expr: Expr, operands: Sequence[str]) -> None:
-    """Write `expr` over these ONNX values as the node's result. Equal parts are computed once."""
+def write_expression(n: NodeWriter, expr: Expr, operands: Sequence[str], result: bool = True) -> str:
+    """Write `expr` over these ONNX values, as the node's result if `result`; its name. Equal parts stand once."""
     found: dict[Expr, str] = {}
 
     def write(e: Expr, root: bool) -> str:
@@ -94,7 +94,7 @@ def write_expression(n: NodeWriter, expr: Expr, operands: Sequence[str]) -> None
             found[e] = add(form.op_type, *inputs, **form.attributes) or n.outputs[0]
         return found[e]
 
-    write(expr, True)
+    return write(expr, result)
 
 
 def write_tail(n: NodeWriter, epilogue: str | None, op_type: str, count: int, **attributes: Any) -> None:

@@ -12,7 +12,7 @@ from graphc.ops.conv import Conv2d, Conv2dWeightGradient
 from graphc.ops.conv_transpose import ConvTranspose2d
 from graphc.ops.linear import Linear, MatMul
 from graphc.ops.locally_connected import LocallyConnected2d
-from graphc.ops.norm import BatchNorm, LocalResponseNorm
+from graphc.ops.norm import BatchNorm, LocalResponseNorm, Moments
 from graphc.ops.softmax import LogSoftmax, Softmax
 
 
@@ -112,6 +112,18 @@ def write_batch_norm(n: NodeWriter, op: BatchNorm) -> None:
     n.emit("BatchNormalization", *n.inputs, epsilon=float(op.epsilon))
 
 
+def write_moments(n: NodeWriter, op: Moments) -> None:
+    """The mean, and that of the squares of what is left without it."""
+    axes = (0, *range(2, n.node.inputs[0].type.rank))
+    where = (n.integers(axes, "axes"),) if n.opset >= 18 else ()
+    attributes: dict[str, Any] = {} if where else {"axes": axes}
+    mean = n.step("ReduceMean", n.inputs[0], *where, keepdims=1, **attributes)
+    left = n.step("Sub", n.inputs[0], mean)
+    n.model.node("Reshape", [mean, n.integers((-1,), "shape")], [n.outputs[0]], n.name, {})
+    squares = [n.step("Mul", left, left), *where]
+    n.model.node("ReduceMean", squares, [n.outputs[1]], f"{n.name}.variance", {"keepdims": 0, **attributes})
+
+
 def write_local_response_norm(n: NodeWriter, op: LocalResponseNorm) -> None:
     """LRN, of which ONNX Runtime knows odd sizes only; others as x / conv1x1(x^2)^beta with weights alpha/size."""
     if op.size % 2:
@@ -133,6 +145,7 @@ EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
     LocallyConnected2d: write_locally_connected2d,
     MatMul: lambda n, op: n.emit("MatMul", *n.inputs),
     BatchNorm: write_batch_norm,
+    Moments: write_moments,
     LocalResponseNorm: write_local_response_norm,
     Softmax: lambda n, op: n.emit("Softmax", *n.inputs, axis=op.axis),
     LogSoftmax: lambda n, op: n.emit("LogSoftmax", *n.inputs, axis=op.axis),

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import UnsupportedError
-from graphc.ir import DimLike
+from graphc.ir import DimLike, TensorType
 from graphc.onnx.writer import NodeWriter
 from graphc.ops import pool
 from graphc.ops.checks import check_image
 from graphc.ops.resize import BedOfNails, UpsampleBilinear, UpsampleNearest
 
 
-def _window(n: NodeWriter, op: pool.OrderPool | pool.SumPool) -> dict[str, Any]:
-    """The attributes of the window; `ceil_mode` only where it may make a difference.
+def _window(n: NodeWriter, op: pool.OrderPool | pool.SumPool, y: TensorType | None = None) -> dict[str, Any]:
+    """The attributes of the window whose results have type y (None: the node's); `ceil_mode` only where it matters.
 
     A last window that would start behind the image does not count, which ONNX's shape inference does not know: for
     constant sizes the checker would find it in contradiction with the type of the result.
@@ -23,7 +23,7 @@ def _window(n: NodeWriter, op: pool.OrderPool | pool.SumPool) -> dict[str, Any]:
     (top, left, bottom, right), (height, width) = op.padding, op.window.extent
     h, w = n.node.inputs[0].type.shape[2:]
     whole = (h + (top + bottom - height)) // op.stride[0] + 1, (w + (left + right - width)) // op.stride[1] + 1
-    ceil_mode = op.ceil_mode and n.node.outputs[0].type.shape[2:] != whole
+    ceil_mode = op.ceil_mode and (y or n.node.outputs[0].type).shape[2:] != whole
     return {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding, "ceil_mode": int(ceil_mode)}
 
 
@@ -71,12 +71,26 @@ def _flat_places(n: NodeWriter, indices: str, cells: DimLike) -> tuple[str, str]
 
 
 def write_max_pool_gradient(n: NodeWriter, op: pool.MaxPoolGradient) -> None:
+    """By ScatterElements."""
+    _scatter(n, op, *n.inputs)
+
+
+def write_max_pool_route(n: NodeWriter, op: pool.MaxPoolRoute) -> None:
+    """MaxPool for the indices, then ScatterElements."""
+    x, g = n.inputs
+    names = [n.model.new_names.fresh(f"{n.name}.{role}") for role in ("maxima", "indices")]
+    attributes = {"dilations": op.dilation, **_window(n, op, n.node.inputs[1].type)}
+    n.model.node("MaxPool", [x], names, names[0], attributes)
+    _scatter(n, op, g, names[1])
+
+
+def _scatter(n: NodeWriter, op: pool.OrderPool, g: str, indices: str) -> None:
     """ScatterElements, which adds since opset 16."""
     if n.opset < 16:
         raise UnsupportedError(f"{op.name} needs opset 16, got {n.opset}")
     x, one_row = n.node.outputs[0].type, n.integers((-1,), "all")
-    inside, places = _flat_places(n, n.inputs[1], x.elements)
-    g = n.step("Reshape", n.step("Where", inside, n.inputs[0], n.number(0.0, "nothing")), one_row)
+    inside, places = _flat_places(n, indices, x.elements)
+    g = n.step("Reshape", n.step("Where", inside, g, n.number(0.0, "nothing")), one_row)
     zeros = n.step("Expand", n.number(0.0, "nothing"), n.model.shape((x.elements,)))
     sums = n.step("ScatterElements", zeros, places, g, axis=0, reduction="add")
     n.emit("Reshape", sums, n.model.shape(x.shape))
@@ -182,6 +196,7 @@ EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
     pool.L2Pool: write_l2_pool,
     pool.ChannelL2Pool: write_channel_l2_pool,
     pool.MaxPoolGradient: write_max_pool_gradient,
+    pool.MaxPoolRoute: write_max_pool_route,
     pool.PickCells: write_pick_cells,
     pool.AveragePoolGradient: write_average_pool_gradient,
     pool.MaxUnpool: write_max_unpool,

@@ -5,7 +5,9 @@ from typing import Any
 
 from graphc.errors import UnsupportedError
 from graphc.ir import DimLike, DType, dims
+from graphc.onnx.export_ops.expressions import write_expression
 from graphc.onnx.writer import NodeWriter
+from graphc.ops import scalar
 from graphc.ops.positions import Extent, Iota
 from graphc.ops.reduce import ArgMax, ArgMin, Mean, Prod, ReduceMax, ReduceMin, Sum
 from graphc.ops.shape import Concat, Expand, Flatten, Pad, Reshape, Slice, SliceGradient, Split, Transpose
@@ -119,13 +121,16 @@ def _reduction(op_type: str, since: int) -> Callable[[NodeWriter, Any], None]:
     """An exporter; `since` is the opset in which the axes became an input."""
 
     def write(n: NodeWriter, op: Sum | Mean | Prod | ReduceMax | ReduceMin) -> None:
-        keep = int(op.keepdims)
+        x, keep = n.inputs[0], int(op.keepdims)
+        if isinstance(op, Sum) and op.expr:
+            expr = scalar.parse(op.expr, [v.type.dtype for v in n.node.inputs])
+            x = write_expression(n, expr, n.inputs, result=False)
         if op.axes is None:
-            n.emit(op_type, n.inputs[0], keepdims=keep)
+            n.emit(op_type, x, keepdims=keep)
         elif n.opset >= since:
-            n.emit(op_type, n.inputs[0], n.integers(op.axes, "axes"), keepdims=keep)
+            n.emit(op_type, x, n.integers(op.axes, "axes"), keepdims=keep)
         else:
-            n.emit(op_type, n.inputs[0], axes=op.axes, keepdims=keep)
+            n.emit(op_type, x, axes=op.axes, keepdims=keep)
 
     return write
 

@@ -111,9 +111,10 @@ def read_dropout(n: NodeReader) -> None:
     In training mode the mask is that of ONNX's reference for the node's seed, the same in each run.
     """
     x, ratio, seed = n.value(0), n.real("ratio", 0.5), n.integer("seed", 0)
-    if n.has_input(1) and n.constant(1) is not None:  # one that is computed changes nothing either
+    training = n.has_input(2) and bool(n.scalar(2, "training_mode"))
+    if n.has_input(1) and (training or n.constant(1) is not None):  # elsewhere one that is computed changes nothing
         ratio = n.scalar(1, "ratio")
-    if n.has_input(2) and n.scalar(2, "training_mode") and ratio:
+    if training and ratio:
         return _emit_training_dropout(n, x, ratio, seed)
     if n.used_outputs > 1:
         kept = np.array(True) if n.opset >= 10 else np.ones((), x.type.dtype.numpy)
@@ -161,7 +162,8 @@ def read_cast(n: NodeReader) -> None:
     x = mask if isinstance(mask, Value) else n.value(0)  # f16 and bf16 as they are
     if x.type.dtype == to:
         return n.emit(elementwise.Identity(), x)
-    return n.emit(elementwise.Fused(f"to_{to.value}(x0)"), x)
+    n.emit(elementwise.Fused(f"to_{to.value}(x0)"), x)
+    return n.scope.skip_rounding(n.outputs[0], x)
 
 
 EXPRESSIONS = {  # ONNX ops that graphc has as scalar expressions only

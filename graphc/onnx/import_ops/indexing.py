@@ -65,14 +65,14 @@ def positions(n: NodeReader, x: Value, axis: int) -> Value:
 
 def read_range(n: NodeReader) -> None:
     """Range between constants, or over a length that depends on sizes: positions, along a tensor that is so long."""
-    known = [n.constant(i) for i in range(3)]
-    if None not in known:
-        low, high, stride = (c.array.reshape(()) for c in known if c is not None)
+    names = ("start", "limit", "delta")
+    if not n.dtype(0).is_integer or all(n.constant(i) is not None for i in range(3)):
+        low, high, stride = (n.numbers(i, what).reshape(()) for i, what in enumerate(names))
         count = max(0, int(np.ceil((high - low) / stride)))
         if count > FOLDED_ELEMENTS:
             raise UnsupportedError(f"a range of {count} numbers, at most {FOLDED_ELEMENTS} are supported")
         return n.fold(np.asarray(low + np.arange(count) * stride, low.dtype))
-    (start,), (limit,), (step,) = (n.dims(i, what) for i, what in enumerate(("start", "limit", "delta")))
+    (start,), (limit,), (step,) = (n.dims(i, what) for i, what in enumerate(names))
     if not isinstance(step, int) or step == 0:
         raise UnsupportedError(f"a range with delta={step}")
     length = dims.ceil_div(limit - start, step) if step > 0 else dims.ceil_div(start - limit, -step)

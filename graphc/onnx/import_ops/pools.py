@@ -1,11 +1,13 @@
 """Pools and their inverse."""
 
 from collections.abc import Callable
+from math import prod
 
 from graphc.errors import ShapeError, UnsupportedError
 from graphc.ir import Op, Value, dims
 from graphc.onnx.import_ops.frames import (
     WHOLE,
+    Application,
     Frame,
     Plane,
     count_dims,
@@ -16,28 +18,30 @@ from graphc.onnx.import_ops.frames import (
     take_line,
 )
 from graphc.onnx.import_ops.norms import write_power, write_root
-from graphc.onnx.import_ops.padding import read_padding
 from graphc.onnx.reader import NodeReader
 from graphc.ops import pool
 from graphc.ops.elementwise import Fused, Identity
-from graphc.ops.shape import Reshape
-from graphc.ops.window import Pair
+from graphc.ops.shape import Pad, Reshape
 
 
-def _emit_pool(n: NodeReader, x: Value, frame: Frame, make: Callable[[Plane], Op]) -> None:
+def _apply_pool(n: NodeReader, x: Value, frame: Frame, make: Callable[[Plane], Op]) -> Application:
     """The pool that `make` gives for a window: over a line; or over planes, then over what these give along D."""
     match x.type.rank:
         case 3:
-            op, operands = take_line(n.step(make(frame.plane), lay_line(n, x)))
-            return n.emit(op, *operands)
+            return take_line(n.step(make(frame.plane), lay_line(n, x)))
         case 4:
-            return n.emit(make(frame.plane), x)
+            return make(frame.plane), (x,)
     batch, channels, depth, height, width = x.type.shape
     planes = n.step(make(frame.plane), n.step(Reshape((batch * channels * depth, 1, height, width)), x))
     p, q = planes.type.shape[2:]
     columns = n.step(Reshape((batch * channels, 1, depth, p * q)), planes)
     y = n.step(make(make_plane(frame.along(0), WHOLE)), columns)
-    return n.emit(Reshape((batch, channels, y.type.shape[2], p, q)), y)
+    return Reshape((batch, channels, y.type.shape[2], p, q)), (y,)
+
+
+def _emit_pool(n: NodeReader, x: Value, frame: Frame, make: Callable[[Plane], Op]) -> None:
+    op, operands = _apply_pool(n, x, frame, make)
+    n.emit(op, *operands)
 
 
 def read_max_pool(n: NodeReader) -> None:
@@ -81,13 +85,6 @@ def _emit_pool_with_indices(n: NodeReader, x: Value, frame: Frame, ceil_mode: bo
     return n.emit(Identity(), y)
 
 
-def _read_undilated(n: NodeReader) -> Pair:
-    dilation = read_pair(n, "dilations", 1)
-    if dilation != (1, 1):
-        raise UnsupportedError(f"dilations={list(dilation)}; only 1 is supported")
-    return dilation
-
-
 def read_average_pool(n: NodeReader) -> None:
     """AveragePool -> average_pool."""
     x = n.value(0)
@@ -116,25 +113,27 @@ def _read_global(op: Op) -> Callable[[NodeReader], None]:
 
 def read_lp_pool(n: NodeReader) -> None:
     """LpPool with p = 2 -> l2_pool; others by the average of the powers, whose count the window's size undoes."""
-    p = n.integer("p", 2)
-    x, kernel, stride = n.image(), read_pair(n, "kernel_shape", 0), read_pair(n, "strides", 1)
-    padding = read_padding(n, x, kernel, stride, _read_undilated(n))
-    ceil_mode = bool(n.integer("ceil_mode", 0))
-    if p == 2:
-        return n.emit(pool.L2Pool(kernel, stride, padding, ceil_mode), x)
+    x, p, ceil_mode = n.value(0), n.integer("p", 2), bool(n.integer("ceil_mode", 0))
+    frame = read_frame(n, x)
+    if p == 2 and set(frame.dilation) == {1}:
+        return _emit_pool(n, x, frame, lambda w: pool.L2Pool(w.kernel, w.stride, w.padding, ceil_mode))
     if p < 1 or ceil_mode:
-        raise UnsupportedError(f"p={p} with ceil_mode={int(ceil_mode)}; only p >= 1, and ceil_mode for p=2")
-    powers = n.step(Fused(write_power(p)), x)
-    means = n.step(pool.AveragePool(kernel, stride, padding, count_padding=True), powers)
-    total = f"(x0 * {float(kernel[0] * kernel[1])!r})"
-    return n.emit(Fused(write_root(p).replace("x0", total)), means)
+        given = f"p={p}, dilations={list(frame.dilation)} and ceil_mode={int(ceil_mode)}"
+        raise UnsupportedError(f"{given}; only p >= 1, and ceil_mode for p=2 without dilation")
+
+    def make(w: Plane) -> Op:
+        return pool.AveragePool(w.kernel, w.stride, w.padding, count_padding=True, dilation=w.dilation)
+
+    op, operands = _apply_pool(n, n.step(Fused(write_power(p)), x), frame, make)
+    total = f"(x0 * {float(prod(frame.kernel))!r})"
+    return n.emit(Fused(write_root(p).replace("x0", total)), n.step(op, *operands))
 
 
 def read_max_unpool(n: NodeReader) -> None:
     """MaxUnpool: of the size that its window gives, or of that of a tensor which the indices may have come from.
 
-    With an output_shape, an index counts in the result of that shape, as in ONNX Runtime and as MaxPool gives it.
-    (ONNX's Python reference counts in the default shape and pads that, which no MaxPool's indices fit.)
+    With the output_shape of a tensor before it, an index counts in that shape, as in ONNX Runtime and as MaxPool gives
+    it. With another one, it counts in the default shape, which is padded behind, as in ONNX's Python reference.
     """
     x, indices, kernel = n.image(), n.value(1), read_pair(n, "kernel_shape", 0)
     stride, pads = read_pair(n, "strides", 1), n.integers("pads", (0, 0, 0, 0))
@@ -142,14 +141,17 @@ def read_max_unpool(n: NodeReader) -> None:
         raise ShapeError(f"pads: expected 4 integers, got {list(pads)}")
     padding = pads[0], pads[1], pads[2], pads[3]
     op = pool.MaxUnpool(kernel, stride, padding)
-    if not n.has_input(2):
+    default = op.infer(x.type, indices.type).shape
+    wanted = tuple(n.dims(2, "output_shape")) if n.has_input(2) else default
+    if wanted == default:
         return n.emit(op, x, indices)
-    wanted = tuple(n.dims(2, "output_shape"))
-    if op.infer(x.type, indices.type).shape == wanted:
-        return n.emit(op, x, indices)
-    if wanted not in n.scope.by_shape:
-        raise UnsupportedError(f"output_shape={list(wanted)} is not the shape of a tensor before it")
-    return n.emit(pool.MaxUnpool(kernel, stride, padding, like=True), x, indices, n.scope.by_shape[wanted])
+    if wanted in n.scope.by_shape:
+        return n.emit(pool.MaxUnpool(kernel, stride, padding, like=True), x, indices, n.scope.by_shape[wanted])
+    extra = [w - d if isinstance(w, int) and isinstance(d, int) else -1 for w, d in zip(wanted, default, strict=False)]
+    if len(wanted) != 4 or extra[:2] != [0, 0] or min(extra) < 0:
+        given, least = (f"[{', '.join(map(str, shape))}]" for shape in (wanted, default))
+        raise UnsupportedError(f"output_shape={given}: expected that of a tensor before it, or more than {least}")
+    return n.emit(Pad((0, 0, 0, 0, *extra)), n.step(op, x, indices))
 
 
 HANDLERS: dict[str, Callable[[NodeReader], None]] = {
