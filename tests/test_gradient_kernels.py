@@ -173,6 +173,19 @@ def test_weight_gradients_are_the_same_bits_on_any_number_of_threads(c: int, k: 
     assert all(r.tobytes() == results[0].tobytes() for r in results)
 
 
+def test_weight_gradients_of_other_taps_are_other_code() -> None:
+    """The sums in scratch are as many as the taps: 2x2 and 3x3 share no function."""
+    net = Builder("net")
+    x, g = net.input("x", f32("N", 32, "H", "W")), net.input("g", f32("N", 32, "H", "W"))
+    small = net.apply(ops.Conv2dWeightGradient((1, 1), (0, 0, 1, 1), kernel=(2, 2)), x, g)
+    graph = net.build(small=small, large=net.apply(ops.Conv2dWeightGradient((1, 1), (1,) * 4, kernel=(3, 3)), x, g))
+    rng = np.random.default_rng(0)
+    inputs = [normal(rng, (2, 32, 6, 7)) for _ in range(2)]
+    expected = run_reference(graph, inputs, DType.F64)
+    for found, wanted in zip(compile(graph, threads=2)(*inputs), expected, strict=True):
+        assert relative_difference(found, wanted) < 1e-6
+
+
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_squares_are_transposed(lanes: int) -> None:
     """By the shuffles' masks alone, carried out on numbers."""

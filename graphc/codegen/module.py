@@ -61,7 +61,7 @@ class NetworkModule:
         """The module as LLVM IR, with the texts of runtime/."""
         groups = [f"attributes #{i} = {{ {target.attributes} }}\n" for i, target in enumerate(self.targets)]
         own = f"{self.module}\n{''.join(groups)}"  # LLVM wants the triple first
-        return join_ir(own, *(text.replace("NAME", self.name) for text in runtime))
+        return spell_types(join_ir(own, *(text.replace("NAME", self.name) for text in runtime)))
 
     def _function(self, name: str, result: ir.Type, args: Sequence[ir.Type]) -> ir.Function:
         """A function of the C interface, for every CPU."""
@@ -168,6 +168,19 @@ def _array(b: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
     for i, value in enumerate(values):
         b.store(value, address(b, array, i64(i), I64))
     return address(b, array, i64(0), I64)
+
+
+def spell_types(text: str) -> str:
+    """The text with what its named types of one line stand for.
+
+    LLVM numbers a name that another module of the process has, so that texts would differ.
+    """
+    definition = re.compile(r"^(%[\w.]+) = type (\{.*\})\n", re.MULTILINE)
+    types = dict(definition.findall(text))
+    text = definition.sub("", text)
+    for name, meaning in types.items():
+        text = re.sub(rf"{re.escape(name)}(?![\w.])", lambda _, meaning=meaning: meaning, text)  # type: ignore[misc]
+    return text
 
 
 def join_ir(*texts: str) -> str:

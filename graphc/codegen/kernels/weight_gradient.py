@@ -128,7 +128,7 @@ class WeightGradient:
         self.tasks: DimLike = self.tiles * self.parts
         self.work = dims.product([n, p, q, s.groups * s.k_blocks * s.lanes * s.c * op.kernel[0] * op.kernel[1]])
         taps = (op.kernel, op.stride[1], op.dilation[1]) if s.kind == "dense" else None
-        self.key = f"{self.name} {s.lanes} {s.channels} {taps}"
+        self.key = f"{self.name} {s.lanes} {s.channels} {self.sums} {taps}"
 
     @property
     def sums(self) -> int:
