@@ -15,10 +15,8 @@ from graphc.ops import Conv2d
 SEGMENT_BYTES = 192 * 1024  # of the copied rows: a part of the second-level cache, beside a tile's weights
 LONGEST_SEGMENT = 96  # pixels: enough to hide what a task costs, few enough for two threads to share a small image
 WIDE_BYTES = 60 * 1024  # of a tile's weights, from which on passes pay: ResNet-50 takes 10 % less time with them
-PASS_BLOCKS = (
-    4  # of input channels: 1x1 weights of a pass take 16 KiB of the first-level cache. (8: the same; 2, 16: 4 %
-)
-# slower)
+# Of input channels: 1x1 weights of a pass take 16 KiB of the first-level cache. (8: the same; 2 and 16: 4 % slower)
+PASS_BLOCKS = 4
 PASS_ROWS, PASS_SEGMENT = 8, 24  # output pixels of a task that takes passes: their sums take 48 KiB
 
 

@@ -11,8 +11,9 @@ EMIT       `Relayout.emit`
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I32, address, i64, repeat, when
+from graphc.codegen.blocks import F32, address, i64, repeat, when
 from graphc.codegen.kernels.borders import least
+from graphc.codegen.kernels.transpose import transpose
 from graphc.codegen.layout import DENSE
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
@@ -100,20 +101,3 @@ class Relayout:
             return repeat(b, i64(0), pixels, 1, [], pixel)
 
         repeat(b, i64(0), there, 1, [], channel)
-
-
-def transpose(b: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
-    """A square of vectors with rows and columns exchanged: in each stage, of squares of squares twice as large."""
-    lanes, rows = len(rows), list(rows)
-    distance = 1
-    while distance < lanes:
-        upper = [j if not j & distance else lanes + j - distance for j in range(lanes)]
-        lower = [j + distance if not j & distance else lanes + j for j in range(lanes)]
-        for i in range(lanes):
-            if not i & distance:
-                pair = rows[i], rows[i + distance]
-                rows[i], rows[i + distance] = (
-                    b.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, lanes), picks)) for picks in (upper, lower)
-                )
-        distance *= 2
-    return rows

@@ -19,9 +19,8 @@ from graphc.codegen.blocks import F32, I32, I64, VOID, address, i64, intrinsic, 
 from graphc.codegen.target import Target
 from graphc.ir import DimLike
 
-AHEAD = (
-    2  # cache lines asked for with each channel: of 4, the first strip waits for them (Winograd at 14x14: 10 % slower)
-)
+# Cache lines asked for with each channel: with 4, the first strip waits for them (Winograd at 14x14: 10 % slower)
+AHEAD = 2
 RUN = 4  # input channels that are unrolled: 16 are no faster, and four times the code to compile
 LINE = 64  # bytes of a cache line
 CHUNK = 8  # blocks of input channels that are summed before they are added to the others
