@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class DType(Enum):
     U64 = "u64"
     BOOL = "bool"
 
-    @property
+    @cached_property
     def numpy(self) -> "np.dtype[np.generic]":
         """The NumPy dtype of the same elements."""
         if self == DType.BF16:
