@@ -21,9 +21,10 @@ def convolution(
     stride: int = 1,
     groups: int = 1,
     dilation: int = 1,
+    size: tuple[int | str, int | str] = ("H", "W"),
 ) -> Graph:
     net = Builder("net")
-    x = net.input("x", f32("N", channels, "H", "W"))
+    x = net.input("x", f32("N", channels, *size))
     r, s = kernel if isinstance(kernel, tuple) else (kernel, kernel)
     padding = dilation * (r // 2), dilation * (s // 2)
     y = nn.conv2d(x, out or channels, kernel, stride, padding, dilation, groups, name="conv")
@@ -44,6 +45,10 @@ def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> l
         (convolution(64, 1, 48), "conv_pointwise_3x8"),
         (convolution(64, 1, 160), "conv_pointwise_2x10"),
         (convolution(64, 3), "winograd4x4_3x3_4x6"),
+        (convolution(512, 3), "winograd4x4_3x3_1x25"),
+        (convolution(256, 3, size=(56, 56)), "winograd4x4_3x3_4x6"),
+        (convolution(256, 3, size=(14, 14)), "winograd4x4_3x3_1x25"),
+        (convolution(512, 3, size=(7, 7)), "winograd2x2_3x3_1x25"),
         (convolution(64, 5), "winograd2x2_5x5_4x6"),
         (convolution(64, (1, 7)), "winograd1x4_1x7_4x6"),
         (convolution(64, (3, 1)), "winograd4x1_3x1_4x6"),
@@ -92,6 +97,15 @@ def run_both(graph: Graph, x: Array, precise: bool) -> float:
 def test_accuracy_contract(channels: int, kernel: int | tuple[int, int], precise: bool, bound: float) -> None:
     x = np.random.default_rng(channels).standard_normal((1, channels, 13, 19)).astype(np.float32)
     assert run_both(convolution(channels, kernel), x, precise) < bound
+
+
+@pytest.mark.parametrize("size", [(7, 7), (8, 9), (12, 13), (20, 20)])
+def test_weights_from_afar_serve_many_tiles(size: tuple[int, int]) -> None:
+    """For 12 to 25 tiles; 200 channels fill no whole number of vectors."""
+    graph = convolution(200, 3, 512, size=size)
+    assert kernels_of(graph)[0].endswith("_3x3_1x25")
+    x = np.random.default_rng(0).standard_normal((2, *graph.inputs[0].type.shape[1:2], *size)).astype(np.float32)
+    assert run_both(graph, x, precise=False) < 5e-6
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def _convolve(
     g = make_geometry(op, x, w, y, target, tile)
     kernels, packed_bias = _pack_bias(g, bias, y, target)
     if tile is None:
-        shape = make_shape(w, target)
+        shape = make_shape(w, y, target)
         weights = WinogradWeights(shape, w, y, turned)
         return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]
     pack = PackWeights(order_weights(g, turned), stored, y)

@@ -180,6 +180,26 @@ def sum_blocks(
     return repeat(b, i64(0), count, CHUNK, sums, chunk)
 
 
+def for_padded_strips(
+    b: ir.IRBuilder, length: ir.Value, most: int, step: int, strip: Callable[[ir.Value, int], None]
+) -> None:
+    """Cut `length` pixels into strips of `most` and one of what is left, rounded up to a multiple of `step`.
+
+    So fewer lengths need code of their own, where what lies beyond `length`, up to a multiple of `most`, may be read
+    and written.
+    """
+
+    def one(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        start = b.mul(i, i64(most))
+        left = b.sub(length, start)
+        left = b.select(b.icmp_signed("<", left, i64(most)), left, i64(most))
+        sizes = [min(n * step, most) for n in range(1, -(-most // step) + 1)]
+        _choose_strip(b, b.udiv(b.add(left, i64(step - 1)), i64(step)), sizes, lambda size: strip(start, size))
+        return []
+
+    repeat(b, i64(0), b.udiv(b.add(length, i64(most - 1)), i64(most)), 1, [], one)
+
+
 def for_strips(b: ir.IRBuilder, length: ir.Value, most: int, strip: Callable[[ir.Value, int], None]) -> None:
     """Cut `length` pixels into as few strips as it takes, of nearly equal lengths: `strip(start, pixels)`."""
     count = b.udiv(b.add(length, i64(most - 1)), i64(most))
@@ -188,15 +208,20 @@ def for_strips(b: ir.IRBuilder, length: ir.Value, most: int, strip: Callable[[ir
     def one(i: ir.Value, values: list[ir.Value]) -> list[ir.Value]:
         (start,) = values
         size = b.add(base, b.zext(b.icmp_unsigned("<", i, longer), I64))
-        after = b.append_basic_block("after_strip")
-        choice = b.switch(size, after)
-        for pixels in range(1, most + 1):
-            block = b.append_basic_block(f"strip{pixels}")
-            choice.add_case(i64(pixels), block)
-            b.position_at_end(block)
-            strip(start, pixels)
-            b.branch(after)
-        b.position_at_end(after)
+        _choose_strip(b, size, range(1, most + 1), lambda pixels: strip(start, pixels))
         return [b.add(start, size)]
 
     repeat(b, i64(0), count, 1, [i64(0)], one)
+
+
+def _choose_strip(b: ir.IRBuilder, number: ir.Value, sizes: Sequence[int], strip: Callable[[int], None]) -> None:
+    """Run `strip(sizes[number - 1])`."""
+    after = b.append_basic_block("after_strip")
+    choice = b.switch(number, after)
+    for i, pixels in enumerate(sizes, start=1):
+        block = b.append_basic_block(f"strip{pixels}")
+        choice.add_case(i64(i), block)
+        b.position_at_end(block)
+        strip(pixels)
+        b.branch(after)
+    b.position_at_end(after)

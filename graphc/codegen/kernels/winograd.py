@@ -1,4 +1,5 @@
-"""3x3 convolutions at stride 1 by Winograd's F(4x4, 3x3): 36 products for 16 results that take 144 directly.
+"""Convolutions at stride 1 by Winograd's minimal filtering: F(4x4, 3x3) makes 16 results, which take 144 products
+directly, by 36. The other forms stand in winograd_shape.py.
 
 ALGORITHM  For each tile of 4x4 results, on which 6x6 inputs d bear, and each pair of channels:
                y = AT (sum over c: (G w[k,c] GT) * (BT d[c] B)) A
@@ -10,7 +11,7 @@ SCHEDULE   A task is a block of tiles, and a part of the output channels where t
            they fit; the weights, four times those of the layer, stream through once for each block, so more tiles a
            block mean less traffic. Places in V and M lie an odd number of cache lines apart: at a multiple of 4 KiB all
            36 would fight for the same lines of the first-level cache.
-           The products are those of tile.py.
+           The products are those of tile.py: a tile of 4 x 6 there, or 1 x 25 where weights come from afar.
 
 EMIT       `WinogradConv.emit`: _read_inputs, _multiply, _write_results.
 """
@@ -22,9 +23,18 @@ from llvmlite import ir
 from graphc.codegen.blocks import F32, address, i64, repeat, when
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import ask_for, coming_weights, for_strips, prefetch, sum_blocks, sum_channels, zeros
+from graphc.codegen.kernels.tile import (
+    ask_for,
+    coming_weights,
+    for_padded_strips,
+    for_strips,
+    prefetch,
+    sum_blocks,
+    sum_channels,
+    zeros,
+)
 from graphc.codegen.kernels.transforms import apply_both_sides
-from graphc.codegen.kernels.winograd_shape import Shape
+from graphc.codegen.kernels.winograd_shape import STREAM_STEP, Shape
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike, dims
 from graphc.ops import Conv2d
@@ -46,7 +56,7 @@ class WinogradConv:
         s = self.shape = shape
         self.has_bias, self.epilogue = bias is not None, Epilogue(op.epilogue, len(extra))
         m, n, (r_all, s_all) = s.rows.m, s.columns.m, s.kernel
-        self.name = f"winograd{m}x{n}_{r_all}x{s_all}_{s.vectors}x{s.pixels}"
+        self.name = f"winograd{s.form}_{s.vectors}x{s.pixels}"
         direct = m * n * r_all * s_all
         self.reason = f"stride 1: {s.places} products for {m * n} results that take {direct} directly"
         self.buffers = [y, x, u, *([bias] if bias else []), *extra]
@@ -232,7 +242,10 @@ class _Emitter:
                         at = b.add(at, b.mul(b.add(start, i64(pixel)), i64(s.lanes)))
                         b.store(value, address(b, self.m, at, F32), align=4)
 
-                for_strips(b, count, s.pixels, strip)
+                if s.streams:
+                    for_padded_strips(b, count, s.pixels, STREAM_STEP, strip)
+                else:
+                    for_strips(b, count, s.pixels, strip)
                 return []
 
             return repeat(b, i64(0), k_count, 1, [], k_tile)

@@ -1,11 +1,11 @@
 """Which convolutions Winograd's minimal filtering computes, in which form, and how their work is cut.
 
-A form is a transform along rows and one along columns: F(4x4, 3x3), F(2x2, 5x5), and of filters of one row or column,
-F(4, 3) and, for 7 taps, F(4, 4) + F(4, 3). All take 1.7 to 4 times fewer products than the direct convolution, and keep
-within 5e-6 of the largest output against float64.
+A form is a transform along rows and one along columns: F(4x4, 3x3) or, on small maps, F(2x2, 3x3), whose weights are
+less than half; F(2x2, 5x5); and of filters of one row or column F(4, 3) and, for 7 taps, F(4, 4) + F(4, 3). All take
+1.7 to 4 times fewer products than the direct convolution, and keep within 5e-6 of the largest output against float64.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.kernels.tile import split_vectors
 from graphc.codegen.kernels.transforms import IDENTITY, Transform, make_transform, split_taps
@@ -13,20 +13,31 @@ from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
 from graphc.ops import Conv2d
 
-FOUR, SEVEN = make_transform(4, 3), split_taps(4, 4, 3)
-FORMS = {
-    (3, 3): (FOUR, FOUR),
-    (5, 5): (make_transform(2, 5), make_transform(2, 5)),
-    (1, 3): (IDENTITY, FOUR),
-    (3, 1): (FOUR, IDENTITY),
-    (1, 7): (IDENTITY, SEVEN),
-    (7, 1): (SEVEN, IDENTITY),
-}  # fmt: skip
+Form = tuple[Transform, Transform]  # what is done along columns of an image, to rows of it; and along its rows
+
+TWO, FOUR, SEVEN = make_transform(2, 3), make_transform(4, 3), split_taps(4, 4, 3)
+FORMS: dict[tuple[int, int], tuple[Form, ...]] = {  # the first is the best for large images
+    (3, 3): ((FOUR, FOUR), (TWO, TWO)),
+    (5, 5): ((make_transform(2, 5), make_transform(2, 5)),),
+    (1, 3): ((IDENTITY, FOUR),),
+    (3, 1): ((FOUR, IDENTITY),),
+    (1, 7): ((IDENTITY, SEVEN),),
+    (7, 1): ((SEVEN, IDENTITY),),
+}
 FEW_CHANNELS = 256  # input and output channels together, up to which V and M of 24 tiles at 36 places fit 1 MiB
 TILES = (24, 54)  # of a block, with few and with many channels, at 36 places
 MOST_TILES = 96
 FEWEST_CHANNELS = 16  # with fewer, the transforms cost more than the products save
-WEIGHT_BANDWIDTH = 8  # bytes a cycle from the last cache, of which the weights of a wide layer come
+# Weights that do not fit the second-level cache come from the last one, or from memory, in every run. With one vector
+# of them beside as many tiles as registers hold sums, each is fetched once where the image has no more tiles than that:
+# 256 channels of 14x14 take 20 % less time than with 4 x 6. Where tiles are more, 4 x 6 is 5 to 15 % faster, for one
+# vector is bound by loads of inputs, unless the weights do not fit the last cache either (512 channels of 28x28: 8 %
+# less time). With 16 registers, 1 x 9 to 1 x 13 are slower everywhere.
+SECOND_CACHE, LAST_CACHE = 1 << 20, 32 << 20  # bytes of weights
+STREAM_PIXELS = 25  # beside one vector, with 32 registers
+STREAM_STEP = 4  # of the lengths of such strips: code for all 25 takes LLVM four times as long
+BANDWIDTH = 8  # bytes a cycle from the last cache
+SHOWN = 0.25  # of the time that weights take to load, what shows although products are computed meanwhile
 TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are trained with
 TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
 MANY_OUTPUTS = 256  # output channels from which on two tasks share a block: transforming inputs twice costs 4 % at most
@@ -41,22 +52,29 @@ class Shape:
     pixels: int
     c: int
     k: int
-    kernel: tuple[int, int]
+    rows: Transform
+    columns: Transform
 
     @property
-    def rows(self) -> Transform:
-        """What is done along columns of an image, to rows of it."""
-        return FORMS[self.kernel][0]
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of the filters."""
+        return self.rows.r, self.columns.r
 
     @property
-    def columns(self) -> Transform:
-        """What is done along its rows."""
-        return FORMS[self.kernel][1]
+    def form(self) -> str:
+        """Such as 4x4_3x3."""
+        (r, s), m, n = self.kernel, self.rows.m, self.columns.m
+        return f"{m}x{n}_{r}x{s}"
 
     @property
     def places(self) -> int:
         """Products for a tile and a pair of channels."""
         return self.rows.products * self.columns.products
+
+    @property
+    def streams(self) -> bool:
+        """Whether the weights are used once for many tiles."""
+        return self.pixels == STREAM_PIXELS
 
     @property
     def c_blocks(self) -> int:
@@ -87,7 +105,7 @@ class Shape:
     def tiles(self) -> int:
         """Tiles of results in a block."""
         scaled = TILES[self.c + self.k > FEW_CHANNELS] * 36 // self.places
-        return min(MOST_TILES, scaled // self.pixels * self.pixels)
+        return max(1, min(MOST_TILES, scaled) // self.pixels) * self.pixels
 
     @property
     def v_place(self) -> int:
@@ -99,11 +117,31 @@ class Shape:
         """Elements from one place of M to the next."""
         return (self.part_tiles * self.vectors * self.tiles | 1) * self.lanes
 
+    def cycles(self, tiles: int) -> float:
+        """About how long an image of so many tiles takes, for each pair of channels."""
+        loaded = -(-tiles // self.tiles) * self.places * 4 / BANDWIDTH
+        return max(tiles * self.places * TRANSFORM_COST / (2 * self.lanes), loaded) + loaded * SHOWN
 
-def make_shape(w: Buffer, target: Target) -> Shape:
-    """The shape of a layer with these weights."""
-    k, c, *kernel = w.type.static_shape()
-    return Shape(target.lanes, *split_vectors(-(-k // target.lanes), target), c, k, (kernel[0], kernel[1]))
+    def count_tiles(self, p: int, q: int) -> int:
+        """How many cover p x q results."""
+        return -(-p // self.rows.m) * -(-q // self.columns.m)
+
+
+def make_shape(w: Buffer, y: Buffer, target: Target) -> Shape:
+    """The shape of a layer with these weights and results, in the form that takes least time."""
+    (k, c, r, s), (p, q) = w.type.static_shape(), y.shape[2:]
+    sizes = (p, q) if isinstance(p, int) and isinstance(q, int) else None
+    shapes = [_make_shape(form, k, c, sizes, target) for form in FORMS[r, s]]
+    return min(shapes, key=lambda shape: shape.cycles(shape.count_tiles(*sizes))) if sizes else shapes[0]
+
+
+def _make_shape(form: Form, k: int, c: int, sizes: tuple[int, int] | None, target: Target) -> Shape:
+    rows, columns = form
+    shape = Shape(target.lanes, *split_vectors(-(-k // target.lanes), target), c, k, rows, columns)
+    weight_bytes = 4 * shape.places * k * c
+    few = sizes is not None and shape.count_tiles(*sizes) <= STREAM_PIXELS
+    streams = weight_bytes > (SECOND_CACHE if few else LAST_CACHE)
+    return replace(shape, vectors=1, pixels=STREAM_PIXELS) if streams and target.registers >= 32 else shape
 
 
 def winograd_fits(op: Conv2d, w: Buffer) -> bool:
@@ -121,14 +159,11 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool 
     _, _, r, s = w.type.static_shape()
     if not winograd_fits(op, w):
         return False
-    (p, q), shape = y.shape[2:], make_shape(w, target)
+    (p, q), shape = y.shape[2:], make_shape(w, y, target)
     if not isinstance(p, int) or not isinstance(q, int):
         return True  # as for a large image
-    tiles = -(-p // shape.rows.m) * -(-q // shape.columns.m)
-    cycles = 2 * target.lanes  # products in one
-    direct = p * q * r * s / cycles  # cycles for a pair of channels
-    loaded = -(-tiles // shape.tiles) * shape.places * 4 / WEIGHT_BANDWIDTH
     images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
+    direct = p * q * r * s / (2 * target.lanes) + r * s * 4 / BANDWIDTH * SHOWN
     # what is written more than directly; a store loads its line before
-    written = (shape.places - r * s) * 4 * 2 / WEIGHT_BANDWIDTH if fresh else 0.0
-    return images * (tiles * shape.places * TRANSFORM_COST / cycles + loaded) + written < images * direct
+    written = (shape.places - r * s) * 4 * 2 / BANDWIDTH if fresh else 0.0
+    return images * shape.cycles(shape.count_tiles(p, q)) + written < images * direct

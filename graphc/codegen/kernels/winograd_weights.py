@@ -26,7 +26,7 @@ class WinogradWeights:
         self.sizes: list[DimLike] = [s.k, s.c, s.k_tiles]
         self.tasks: DimLike = s.k_tiles * s.vectors
         self.work: DimLike = s.k * s.c * s.places * s.kernel[0]
-        self.key = f"{self.name} {s.lanes} {s.vectors} {s.kernel} {turned}"
+        self.key = f"{self.name} {s.lanes} {s.vectors} {s.form} {turned}"
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """A task is a vector of output channels: for each c, its filters, the transform, stores of the places."""
