@@ -64,6 +64,10 @@ def test_the_intended_kernel_is_chosen(graph: Graph, kernel: str) -> None:
     assert kernels_of(graph) == [kernel]
 
 
+def test_strided_pixels_become_one_row() -> None:
+    assert kernels_of(convolution(64, 1, stride=2)) == ["nest_pixels", "conv_pointwise_4x6"]
+
+
 def test_wide_layers_take_passes() -> None:
     steps = make_plan(optimize(convolution(512, 3, stride=2)), make_target("x86-64-v4")).steps
     assert steps[-2].kernel.reason == "4 vectors x 6 pixels; rows copied; passes of 64 input channels"
@@ -114,6 +118,7 @@ def test_weights_from_afar_serve_many_tiles(size: tuple[int, int]) -> None:
         convolution(256, 3, stride=2),
         convolution(256, 3, 90, dilation=2),
         convolution(256, 1, stride=2),
+        convolution(40, 1, 24, stride=3, groups=2),
         convolution(512, 1, 48),
         convolution(512, 3, 512, groups=2),
     ],
