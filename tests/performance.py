@@ -6,13 +6,13 @@ and what it is made from goes to build/performance.json; of named networks, the 
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from os import sched_getaffinity
 from pathlib import Path
 
-from graphc.bench.comparison import compare
-from graphc.bench.figures import OWN, Comparison, geometric_mean, mean_ratios
+from graphc.bench.comparison import compare, measure_library
+from graphc.bench.figures import OWN, Comparison, Measurement, geometric_mean, mean_ratios
 from graphc.bench.machine import Machine, describe_machine
 from graphc.bench.runtimes import PEERS
 from graphc.bench.tables import format_shapes, list_left_out, to_json
@@ -33,18 +33,22 @@ SIDES = {
 }  # fmt: skip
 
 
-def measure(networks: Sequence[str]) -> list[Comparison]:
-    """The comparisons of these networks, one image at a time."""
-    found = []
+def measure(networks: Sequence[str]) -> tuple[list[Comparison], dict[str, Measurement]]:
+    """The comparisons of these networks, one image at a time; and each as a library, one thread."""
+    found, libraries = [], {}
     with make_console(stderr=True).status("measuring") as status:
         for name in networks:
             graph, side = NETWORKS[name](), SIDES[name]
             sizes = default_sizes(graph) | ({"H": side, "W": side} if side else {})
             found += compare(graph, sizes, list(PEERS.values()), THREADS, tell=status.update)
-    return found
+            status.update(f"{name}: as a library")
+            libraries[name] = measure_library(graph, sizes)
+    return found, libraries
 
 
-def format_markdown(machine: Machine, comparisons: Sequence[Comparison], day: str) -> str:
+def format_markdown(
+    machine: Machine, comparisons: Sequence[Comparison], libraries: Mapping[str, Measurement], day: str
+) -> str:
     """A row for each network and number of threads, a column for each runtime that was measured; then what sums up."""
     versions = {m.runtime: m.version.split(" ")[0] for c in comparisons for m in c.measurements}
     names = [name for name in LABELS if name in versions]
@@ -54,21 +58,40 @@ def format_markdown(machine: Machine, comparisons: Sequence[Comparison], day: st
         times = [_format_time(c, name) for name in names]
         best = f"{c.best_ratio:.2f}" if c.best_ratio is not None else "-"
         rows.append([c.network, format_shapes(c.shapes), str(c.threads), *times, best])
-    means = ", ".join(f"{LABELS.get(name, name)} {ratio:.2f}" for name, (ratio, _) in mean_ratios(comparisons).items())
     measured = {name: [m for c in comparisons for m in c.measurements if m.runtime == name] for name in names}
     errors = ", ".join(f"{LABELS[name]} {max(m.error for m in measured[name]):.0e}" for name in names)
-    memory = ", ".join(f"{LABELS[n]} {geometric_mean([m.peak_bytes for m in measured[n]]) / 1e6:.0f}" for n in names)
+    memory = ", ".join(f"{LABELS[n]} {_mean_megabytes(measured[n])}" for n in names)
     lines = [
         f"Measured on {day}: {machine}; {', '.join(f'{LABELS[n]} {versions[n]}' for n in names if n != OWN)}.",
         "",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        f"* Time ÷ graphc's, geometric mean: {means}.",
+        *_describe_means(comparisons),
         f"* Largest difference from float64, as a share of the largest output: {errors}.",
-        f"* Peak memory of the whole process in MB, geometric mean: {memory}.",
+        f"* Peak memory of the whole process in MB, geometric mean: {memory}; of one that loads the library that "
+        f"`graphc compile` made, {_mean_megabytes(libraries.values())}{_describe_larger(comparisons, libraries)}.",
         *(f"* {line[0].upper()}{line[1:]}." for line in list_left_out(comparisons)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _mean_megabytes(measured: Iterable[Measurement]) -> str:
+    return f"{geometric_mean([m.peak_bytes for m in measured]) / 1e6:.0f}"
+
+
+def _describe_means(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    for threads in THREADS:
+        means = mean_ratios([c for c in comparisons if c.threads == threads])
+        each = ", ".join(f"{LABELS.get(name, name)} {ratio:.2f}" for name, (ratio, _) in means.items())
+        if each:
+            yield f"* Time ÷ graphc's, geometric mean, {threads} thread{'s' if threads > 1 else ''}: {each}."
+
+
+def _describe_larger(comparisons: Sequence[Comparison], libraries: Mapping[str, Measurement]) -> str:
+    """The networks that take more memory as a library than in ONNX Runtime, if that was measured."""
+    peers = [(c, m) for c in comparisons for m in c.measurements if m.runtime == "onnxruntime" and c.threads == 1]
+    larger = [c.network for c, m in peers if libraries[c.network].peak_bytes > m.peak_bytes]
+    return f", more than ONNX Runtime for {', '.join(larger) or 'no network'}" if peers else ""
 
 
 def _format_time(c: Comparison, name: str) -> str:
@@ -89,8 +112,8 @@ def replace_section(readme: str, section: str) -> str:
 
 def main(networks: Sequence[str]) -> None:
     machine = describe_machine()
-    comparisons = measure(networks or list(SIDES))
-    section = format_markdown(machine, comparisons, date.today().isoformat())
+    comparisons, libraries = measure(networks or list(SIDES))
+    section = format_markdown(machine, comparisons, libraries, date.today().isoformat())
     print(section)
     if not networks:
         (ROOT / "build").mkdir(exist_ok=True)

@@ -219,7 +219,8 @@ def test_the_table_of_the_readme() -> None:
     own, peers = measure("graphc", 2e-3), (measure("ncnn", 3e-3, error=2e-6), measure("torch", 8e-3))
     first = Comparison("a", ((1, 3, 8, 8),), 1, (own, *peers), {"openvino": "refused"})
     second = Comparison("b", ((1, 3, 8, 8),), 2, (own,), {"openvino": "refused", "ncnn": "died", "torch": "died"})
-    lines = performance.format_markdown(describe_machine(), [first, second], "2025-06-01").splitlines()
+    libraries = {"a": measure("graphc library", 2e-3), "b": measure("graphc library", 2e-3)}
+    lines = performance.format_markdown(describe_machine(), [first, second], libraries, "2025-06-01").splitlines()
     assert lines[0].startswith("Measured on 2025-06-01: ")
     assert lines[0].endswith("; ncnn 1, PyTorch 1.")
     assert lines[2:] == [
@@ -228,9 +229,10 @@ def test_the_table_of_the_readme() -> None:
         "| a | 1x3x8x8 | 1 | 2 | 3 (1.50) | 8 (4.00) | 1.50 |",
         "| b | 1x3x8x8 | 2 | 2 | - | - | - |",
         "",
-        "* Time ÷ graphc's, geometric mean: ncnn 1.50, PyTorch 4.00, best peer 1.50.",
+        "* Time ÷ graphc's, geometric mean, 1 thread: ncnn 1.50, PyTorch 4.00, best peer 1.50.",
         "* Largest difference from float64, as a share of the largest output: graphc 1e-06, ncnn 2e-06, PyTorch 1e-06.",
-        "* Peak memory of the whole process in MB, geometric mean: graphc 1, ncnn 1, PyTorch 1.",
+        "* Peak memory of the whole process in MB, geometric mean: graphc 1, ncnn 1, PyTorch 1; of one that loads the "
+        "library that `graphc compile` made, 1.",
         "* Left out: openvino: refused.",
         "* Left out of b: ncnn: died.",
         "* Left out of b: torch: died.",

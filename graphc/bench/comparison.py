@@ -7,11 +7,13 @@ from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from graphc.artefact import build
 from graphc.bench.figures import Comparison, Measurement
 from graphc.bench.machine import choose_cpus
+from graphc.bench.peers.artefact import FOLDER
 from graphc.bench.problem import read_arrays, write_problem
 from graphc.bench.process import Worker, WorkerError
-from graphc.bench.runtimes import GRAPHC, Peer
+from graphc.bench.runtimes import ARTEFACT, GRAPHC, Peer
 from graphc.ir import Array, DType, Graph
 from graphc.reference import random_inputs, run_reference
 from graphc.verify import relative_difference
@@ -51,6 +53,18 @@ def compare(
             measured, left_out = _measure(own, peers, folder, chosen, expected, rounds, seconds, say)
             results.append(Comparison(graph.name, shapes, len(chosen), measured, left_out))
     return results
+
+
+def measure_library(graph: Graph, sizes: Mapping[str, int], seconds: float = SECONDS) -> Measurement:
+    """The network as a shared library that was built beforehand, in a process without the compiler; one thread."""
+    inputs = random_inputs(graph, sizes)
+    expected = run_reference(graph, inputs, DType.F64)
+    with TemporaryDirectory(prefix="graphc-bench-") as name:
+        folder = Path(name)
+        write_problem(graph, dict(sizes), inputs, folder, onnx=False)
+        build(graph, folder / FOLDER, ("so",))
+        measured, _ = _measure(ARTEFACT, [], folder, choose_cpus(1), expected, 1, seconds, lambda text: None)
+    return measured[0]
 
 
 def _tell_more(tell: Callable[[str], None], what: str, text: str) -> None:

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,17 @@ class Loaded:
 
     version: str
     run: Callable[[], Sequence[Array]]
+
+
+def run_network(network: Callable[..., Any], problem: Problem) -> Callable[[], Sequence[Array]]:
+    """A run of one of graphc's compiled networks on the problem's inputs."""
+    inputs = problem.inputs
+
+    def run() -> Sequence[Array]:
+        result = network(*inputs)
+        return result if isinstance(result, tuple) else (result,)
+
+    return run
 
 
 def write_problem(

@@ -32,6 +32,7 @@ PEERS = {
         Peer("torch", "graphc.bench.peers.torch:load", ("torch",)),
     )
 }
+ARTEFACT = Peer("graphc library", "graphc.bench.peers.artefact:load")
 # of training: the whole step, and its forward half
 TRAINING = {part: Peer(OWN, f"graphc.bench.peers.native:load_{part}") for part in ("step", "forward")}
 TRAINERS = {

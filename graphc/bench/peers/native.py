@@ -1,7 +1,7 @@
 """graphc itself, compiled in process: a network, and a step of its training."""
 
 from graphc import __version__
-from graphc.bench.problem import MOMENTUM, Loaded, Problem
+from graphc.bench.problem import MOMENTUM, Loaded, Problem, run_network
 from graphc.driver import compile
 from graphc.ir import Array
 from graphc.learning.trainer import Trainer
@@ -12,14 +12,7 @@ from graphc.training import lift_params, trainable
 
 def load(problem: Problem, threads: int) -> Loaded:
     """The compiled network."""
-    network = compile(problem.graph(), threads)
-    inputs = problem.inputs
-
-    def run() -> tuple[Array, ...]:
-        result = network(*inputs)
-        return result if isinstance(result, tuple) else (result,)
-
-    return Loaded(__version__, run)
+    return Loaded(__version__, run_network(compile(problem.graph(), threads), problem))
 
 
 def load_step(problem: Problem, threads: int) -> Loaded:
