@@ -135,7 +135,8 @@ def pool(draw: st.DrawFn, make: Callable[..., Op], *names: str) -> Problem:
         fields["ceil_mode"] = draw(st.booleans())
     if "count_padding" in names:
         fields["count_padding"] = draw(st.booleans())
-    return Problem(make(**fields), (image(draw(st.integers(1, 4))),), least_size=max(extent))
+    opset = 19 if make is ops.AveragePool else 18  # where it learns dilations
+    return Problem(make(**fields), (image(draw(st.integers(1, 4))),), least_size=max(extent), opset=opset)
 
 
 @st.composite
@@ -150,7 +151,7 @@ def conv2d_weight_gradient(draw: st.DrawFn) -> Problem:
 
 @st.composite
 def average_pool_gradient(draw: st.DrawFn) -> Problem:
-    names = "kernel", "stride", "padding", "ceil_mode", "count_padding"
+    names = "kernel", "stride", "padding", "dilation", "ceil_mode", "count_padding"
     problem = draw(pool(ops.AveragePool, *names[3:]))
     op = ops.AveragePoolGradient(**{name: getattr(problem.op, name) for name in names}, size=(H, W))
     result = problem.op.infer(problem.inputs[0].type)
@@ -365,7 +366,7 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "max_pool": pool(ops.MaxPool, "dilation", "ceil_mode"),
     "min_pool": pool(ops.MinPool, "dilation", "ceil_mode"),
     "max_pool_with_indices": pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode"),
-    "average_pool": pool(ops.AveragePool, "ceil_mode", "count_padding"),
+    "average_pool": pool(ops.AveragePool, "dilation", "ceil_mode", "count_padding"),
     "l2_pool": pool(ops.L2Pool, "ceil_mode"),
     "average_pool_gradient": average_pool_gradient(),
     "max_pool_gradient": max_pool_routes(False),
@@ -390,7 +391,9 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
         draw(st.sampled_from([(N, -1), (N, c, H * W), (-1,), (N * c, 1, W, H)])))),
     "transpose": shapes4(lambda draw, c: ops.Transpose(tuple(draw(st.permutations(range(4)))))),
     "concat": concat(),
-    "split": shapes4(lambda draw, c: ops.Split(1, (1,) * c) if draw(st.booleans()) else ops.Split(1, (c,))),
+    "split": shapes4(lambda draw, c: draw(st.sampled_from([
+        ops.Split(1, (1,) * c), ops.Split(-3, (c,)), ops.Split(2, (1, H - 1)), ops.Split(-1, (W - 2, 1, 1))])),
+        least_size=3),
     "slice": shapes4(_slice, least_size=4),
     "slice_gradient": slice_gradient(),
     "extent": sizes(ops.Extent, H * W, N * 3 + H // 2, 7),

@@ -85,7 +85,7 @@ def run_onnxruntime(problem: Problem, inputs: list[Array]) -> list[Array]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    model = to_model(problem.build()).SerializeToString()
+    model = to_model(problem.build(), problem.opset).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return list(session.run(None, {f"x{i}": a for i, a in zip(_graph_inputs(problem), inputs, strict=True)}))
 
