@@ -16,9 +16,10 @@ from graphc.cli.output import format_bytes, make_console, show_progress
 from graphc.cli.recipes import Options, describe_command, make_optimizer, make_schedule, prepare_network
 from graphc.cli.running import read_labels, read_numbers
 from graphc.errors import FileError, GraphcError, InputError
+from graphc.files import replace_file
 from graphc.ir import Graph
 from graphc.learning import Trainer
-from graphc.learning.checkpoint import Checkpoint, Epoch, read_checkpoint, replace_whole
+from graphc.learning.checkpoint import Checkpoint, Epoch, read_checkpoint
 from graphc.learning.curve import draw_curve
 from graphc.learning.data import Data, open_data, want
 from graphc.learning.loop import Progress, count_batches, train_epoch
@@ -142,7 +143,8 @@ class _Run:
         last = self.history[-1]
         result = f"epoch {len(self.history)}, held-out accuracy {last.test_accuracy:.2%}"
         meta = {**self.meta, "training": f"{describe_command()} ({result})"}
-        replace_whole(self.output, format_safetensors(self.trainer.parameters(), meta))
+        with replace_file(self.output) as file:
+            file.write(format_safetensors(self.trainer.parameters(), meta))
         save_png(self.curve, draw_curve(self.history, self.trainer.graph.name))
         Checkpoint(self.trainer.state, self.trainer.steps, self.history, self.settings).write(self.checkpoint)
 
