@@ -34,6 +34,8 @@ def train_network(model: str, source: str, output: Path, options: Options) -> No
     """Train, and after every epoch tell a line and write the parameters, the checkpoint and the curve."""
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: expected a file that ends in .safetensors")
+    if not output.absolute().parent.is_dir():
+        raise FileError(f"{output}: expected a folder to write into, got none")  # now, not after an epoch
     graph = prepare_network(model, options)
     mean = options.mean or read_numbers(graph.meta, "mean", 0.0)
     std = options.std or read_numbers(graph.meta, "std", 1.0)
@@ -87,10 +89,13 @@ class _Run:
             found = read_checkpoint(self.checkpoint)
             for key, value in self.settings.items():
                 if found.settings.get(key) != value:
-                    option = f"--{key.replace('_', '-')}"
+                    option = key if key == "network" else f"--{key.replace('_', '-')}"
                     raise InputError(f"--resume: {self.checkpoint} was made with {option} {found.settings.get(key)}, "
                                      f"got {value}")  # fmt: skip
-            self.trainer.restore(found.state, found.steps)
+            try:
+                self.trainer.restore(found.state, found.steps)
+            except InputError as error:
+                raise InputError(f"--resume: {self.checkpoint}: {error}") from None
             self.history = found.history
         elif self.checkpoint.exists():
             raise FileError(f"{self.checkpoint}: there already; --resume goes on from it, or remove it to begin anew")
