@@ -41,8 +41,8 @@ conformance: $(VENV)/installed-test
 
 # Trains the networks that come with graphc again, into weights/: the same bits, on a CPU of the same level; half an hour
 # on 2 cores. Each command is also in the metadata of its file in models/.
-DIGITS := --data pages --epochs 160 --lr 2e-3 --warmup 3 --seed 1
-DIGIT_MASKS := --data pages --epochs 120 --batch 16 --lr 5e-3 --warmup 1 --seed 1
+DIGITS := --data pages --epochs 160 --lr 0.002 --warmup 3 --seed 1
+DIGIT_MASKS := --data pages --epochs 120 --batch 16 --lr 0.005 --warmup 1 --seed 1
 weights: $(VENV)/installed-demo
 	mkdir -p weights
 	$(VENV)/bin/graphc train digits $(DIGITS) -o weights/digits.safetensors

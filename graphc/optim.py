@@ -7,7 +7,7 @@ step i64[], from 0, are values of the graph. Rules and defaults are those of tor
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
 from graphc.errors import InputError
 from graphc.ir import Builder, Value
@@ -36,8 +36,11 @@ class SGD(Optimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"SGD: expected 0 <= momentum < 1, got {self.momentum}")
         if self.nesterov and not self.momentum:
             raise InputError("SGD: nesterov needs a momentum above 0")
+        _check_decay("SGD", self.weight_decay)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -63,6 +66,14 @@ class Adam(Optimizer):
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0 < beta < 1:
+                raise InputError(f"{type(self).__name__}: expected 0 < {name} < 1, got {beta}")
+        if not 0 < self.epsilon < inf:
+            raise InputError(f"{type(self).__name__}: expected a finite epsilon above 0, got {self.epsilon}")
+        _check_decay(type(self).__name__, self.weight_decay)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -96,3 +107,8 @@ class AdamW(Adam):
 def _decayed(b: Builder, g: Value, p: Value, weight_decay: float) -> Value:
     """g + weight_decay*p: the gradient of a loss with the penalty weight_decay/2 * |p|^2."""
     return fused(b, f"(x0 + (x1 * {weight_decay}))", g, p) if weight_decay else g
+
+
+def _check_decay(name: str, weight_decay: float) -> None:
+    if not 0 <= weight_decay < inf:
+        raise InputError(f"{name}: expected a finite weight_decay of at least 0, got {weight_decay}")

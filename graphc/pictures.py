@@ -4,10 +4,8 @@ Every function takes and returns arrays; only `save_png` touches a file. A posit
 pixel's centre has whole-number coordinates, so a 32-pixel window that starts at pixel 0 is centred on 15.5.
 """
 
-import os
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from graphc.errors import FileError, InputError
+from graphc.errors import InputError
+from graphc.files import replace_file
 
 Floats = NDArray[np.float32]
 Picture = NDArray[np.uint8]  # u8[H,W,3]: red, green, blue
@@ -169,16 +168,9 @@ def class_colour(label: int) -> tuple[int, int, int]:
 
 def save_png(path: str | Path, image: Floats | Picture) -> None:
     """Write the image (as `to_picture` takes it) to `path`, whole or not at all. Errors: FileError, naming the file."""
-    path = Path(path)
-    part = path.parent / f".{path.name}.{os.getpid()}.part"  # same folder, so that the last step is one rename
-    try:
-        Image.fromarray(to_picture(image)).save(part, format="PNG")
-        part.replace(path)
-    except OSError as error:
-        raise FileError(f"{path}: cannot write the picture: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # renamed, or never made
-            part.unlink()
+    picture = Image.fromarray(to_picture(image))
+    with replace_file(Path(path)) as file:
+        picture.save(file, format="PNG")
 
 
 def to_picture(image: Floats | Picture) -> Picture:

@@ -15,13 +15,17 @@ def spell_batch_norm(graph: Graph) -> Graph:
     def rule(b: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
         if not isinstance(node.op, ops.BatchNorm) or all(v in graph.constants for v in node.inputs[3:]):
             return None
-        x, scale, bias, mean, variance = inputs
-        if x.type.rank != 4:
-            return None
-        factor = fused(b, f"(x0 / sqrt((x1 + {float(node.op.epsilon)})))", scale, variance)
-        columns = (*scale.type.shape, 1, 1)
-        operands = (x, *(reshape(b, v, columns) for v in (mean, factor, bias)))
-        expr = "(((x0 - x1) * x2) + x3)"
-        return b.add(ops.Fused(expr), operands, node.name, [v.name for v in node.outputs])
+        return spell_out(b, node, inputs) if inputs[0].type.rank == 4 else None
 
     return graph.rewrite(rule)
+
+
+def spell_out(b: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """A batch norm as one elementwise op over x [N,C,...]; the factor of each channel is computed before."""
+    assert isinstance(node.op, ops.BatchNorm)
+    x, scale, bias, mean, variance = inputs
+    factor = fused(b, f"(x0 / sqrt((x1 + {float(node.op.epsilon)})))", scale, variance)
+    columns = (*scale.type.shape, *[1] * (x.type.rank - 2))
+    operands = (x, *(reshape(b, v, columns) for v in (mean, factor, bias)))
+    expr = "(((x0 - x1) * x2) + x3)"
+    return b.add(ops.Fused(expr), operands, node.name, [v.name for v in node.outputs])

@@ -8,12 +8,12 @@ is done anew.
 
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from graphc.errors import InputError
+from graphc.errors import FileError, InputError
+from graphc.files import replace_file
 from graphc.settings import CACHE, cache_folder
 
 MARK = b"graphc cache 1\n".ljust(32, b"\0")
@@ -49,16 +49,10 @@ def store(key: bytes, content: bytes) -> None:
     if folder is None:
         return
     rest = key + content
-    temporary = ""
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=folder)  # readable for the user alone
-        with os.fdopen(descriptor, "wb") as file:
+    with suppress(OSError, FileError):
+        with replace_file(folder / key.hex(), mode=0o600) as file:  # readable for the user alone
             file.write(MARK + sha256(rest).digest() + rest)
-        os.replace(temporary, folder / key.hex())
         _remove_old(folder)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(temporary)
 
 
 def _open_folder() -> Path | None:

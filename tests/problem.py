@@ -44,6 +44,7 @@ class Problem:
     tolerance: float = SINGLE_ROUNDING
     least_size: int = 1
     operands: int | None = None  # the op has the first of the inputs, or all; others give the sizes that it speaks of
+    opset: int = 18  # of ONNX; some attributes need a newer one
 
     def build(self, seed: int = 0) -> Graph:
         """The graph of this one op."""

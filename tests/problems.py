@@ -5,6 +5,7 @@ float64, the compiled code and ONNX Runtime. Sizes are odd as often as even, bat
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -83,8 +84,9 @@ def conv_transpose2d(draw: st.DrawFn) -> Problem:
         op = ops.ConvTranspose2d(stride, pads, (0, 0), dilation, groups, bias, size=(H, W))
         operands = (Input(f32(N, c * groups, p, q)), *weights)
         return Problem(op, (*operands, image(1)), SUMS, least_size=7, operands=len(operands))
-    op = ops.ConvTranspose2d(stride, pads, extra, dilation, groups, bias)
-    return Problem(op, (image(c * groups), *weights), SUMS, least_size=3)
+    op, epilogue = ops.ConvTranspose2d(stride, pads, extra, dilation, groups, bias), draw(st.sampled_from(EPILOGUES))
+    operands = with_epilogue([image(c * groups), *weights], lambda: op, epilogue)
+    return Problem(replace(op, epilogue=epilogue), operands, SUMS, least_size=3)
 
 
 @st.composite
@@ -135,7 +137,8 @@ def pool(draw: st.DrawFn, make: Callable[..., Op], *names: str) -> Problem:
         fields["ceil_mode"] = draw(st.booleans())
     if "count_padding" in names:
         fields["count_padding"] = draw(st.booleans())
-    return Problem(make(**fields), (image(draw(st.integers(1, 4))),), least_size=max(extent))
+    opset = 19 if make is ops.AveragePool else 18  # where it learns dilations
+    return Problem(make(**fields), (image(draw(st.integers(1, 4))),), least_size=max(extent), opset=opset)
 
 
 @st.composite
@@ -150,7 +153,7 @@ def conv2d_weight_gradient(draw: st.DrawFn) -> Problem:
 
 @st.composite
 def average_pool_gradient(draw: st.DrawFn) -> Problem:
-    names = "kernel", "stride", "padding", "ceil_mode", "count_padding"
+    names = "kernel", "stride", "padding", "dilation", "ceil_mode", "count_padding"
     problem = draw(pool(ops.AveragePool, *names[3:]))
     op = ops.AveragePoolGradient(**{name: getattr(problem.op, name) for name in names}, size=(H, W))
     result = problem.op.infer(problem.inputs[0].type)
@@ -198,15 +201,16 @@ def sizes(draw: st.DrawFn, make: Callable[..., Op], *choices: object) -> Problem
 @st.composite
 def max_unpool(draw: st.DrawFn) -> Problem:
     kernel = draw(pairs)
+    padding = tuple(draw(st.integers(0, min(k - 1, 1))) for k in kernel * 2)
     x, like = Input(f32(1, 2, 3, 4)), draw(st.booleans())
-    height, width = 2 * kernel[0] + kernel[0], 3 * kernel[1] + kernel[1]
+    height, width = 3 * kernel[0] - padding[0] - padding[2], 4 * kernel[1] - padding[1] - padding[3]
 
     def places(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.permutation(2 * height * width)[: np.prod(shape)].reshape(shape)
 
     indices = Input(TensorType(DType.I64, (1, 2, 3, 4)), places)
     operands = (x, indices, *([Input(f32(1, 2, height, width))] if like else []))
-    return Problem(ops.MaxUnpool(kernel, kernel, like=like), operands)
+    return Problem(ops.MaxUnpool(kernel, kernel, padding, like), operands)
 
 
 def _slice(draw: st.DrawFn, c: int) -> Op:
@@ -257,6 +261,16 @@ def concat(draw: st.DrawFn) -> Problem:
 def reduce(draw: st.DrawFn, make: Callable[..., Op], data: Data = normal, tolerance: float = SUMS) -> Problem:
     axes = draw(st.sampled_from([None, (0,), (1,), (2,), (3,), (2, 3), (1, 2), (0, 3), (1, 2, 3), (0, 1, 2, 3)]))
     return Problem(make(axes, draw(st.booleans())), (image(draw(st.integers(1, 5)), data),), tolerance)
+
+
+@st.composite
+def sum_of_terms(draw: st.DrawFn) -> Problem:
+    """As the pass fuse_sums makes them."""
+    plain = draw(reduce(ops.Sum))
+    assert isinstance(plain.op, ops.Sum)
+    c = plain.inputs[0].type.shape[1]
+    expr, others = draw(st.sampled_from([("(x0 * x0)", ()), ("(x0 * x1)", (f32(c, 1, 1),)), ("(x1 - x0)", (f32(W),))]))
+    return replace(plain, op=replace(plain.op, expr=expr), inputs=(*plain.inputs, *map(Input, others)))
 
 
 FUSED = (  # with the dtypes of x0, x1, ...: what the import of ONNX writes and no other op has
@@ -365,7 +379,7 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     "max_pool": pool(ops.MaxPool, "dilation", "ceil_mode"),
     "min_pool": pool(ops.MinPool, "dilation", "ceil_mode"),
     "max_pool_with_indices": pool(ops.MaxPoolWithIndices, "dilation", "ceil_mode"),
-    "average_pool": pool(ops.AveragePool, "ceil_mode", "count_padding"),
+    "average_pool": pool(ops.AveragePool, "dilation", "ceil_mode", "count_padding"),
     "l2_pool": pool(ops.L2Pool, "ceil_mode"),
     "average_pool_gradient": average_pool_gradient(),
     "max_pool_gradient": max_pool_routes(False),
@@ -390,13 +404,15 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
         draw(st.sampled_from([(N, -1), (N, c, H * W), (-1,), (N * c, 1, W, H)])))),
     "transpose": shapes4(lambda draw, c: ops.Transpose(tuple(draw(st.permutations(range(4)))))),
     "concat": concat(),
-    "split": shapes4(lambda draw, c: ops.Split(1, (1,) * c) if draw(st.booleans()) else ops.Split(1, (c,))),
+    "split": shapes4(lambda draw, c: draw(st.sampled_from([
+        ops.Split(1, (1,) * c), ops.Split(-3, (c,)), ops.Split(2, (1, H - 1)), ops.Split(-1, (W - 2, 1, 1))])),
+        least_size=3),
     "slice": shapes4(_slice, least_size=4),
     "slice_gradient": slice_gradient(),
     "extent": sizes(ops.Extent, H * W, N * 3 + H // 2, 7),
     "iota": sizes(ops.Iota, (H,), (N, 2, W), (5, 3), ()),
     "pad": shapes4(_pad, least_size=3),
-    "sum": reduce(ops.Sum),
+    "sum": reduce(ops.Sum) | sum_of_terms(),
     "mean": reduce(ops.Mean),
     "prod": reduce(ops.Prod, near_one),
     "reduce_max": reduce(ops.ReduceMax),

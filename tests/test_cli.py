@@ -19,8 +19,6 @@ import graphc.onnx.exporting
 from graphc import ops
 from graphc.cli import main, show
 from graphc.cli.loading import find_model
-from graphc.cli.output import replace_file
-from graphc.errors import FileError
 from graphc.models import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -303,21 +301,6 @@ def test_errors_are_told_without_traceback(
     assert (result.exit_code, result.output) == (status, message)
     if not isinstance(error, KeyboardInterrupt):
         assert invoke("--debug", "summary", "lenet5").exception is error
-
-
-def test_files_are_whole_or_absent(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(TypeError), replace_file(path) as file:
-        file.writelines([b"half", "the other half is no bytes"])  # type: ignore[list-item]
-    assert path.read_text() == "old"
-    with replace_file(path) as file:
-        file.write(b"new")
-    assert path.read_text() == "new"
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(FileError, match="folder: cannot be written"), replace_file(tmp_path / "folder") as file:
-        file.write(b"x")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_full_device_is_told() -> None:

@@ -1,6 +1,7 @@
 """Pictures: colours, geometry, peaks, labels, and files that are whole or absent."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -185,14 +186,14 @@ def test_save_png_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> N
 
 
 def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill_disk(self: Image.Image, path: Path, format: str) -> None:
-        path.write_bytes(b"half a pict")
+    def fill_disk(self: Image.Image, file: BinaryIO, format: str) -> None:
+        file.write(b"half a pict")
         raise OSError(28, "No space left on device")
 
     target = tmp_path / "page.png"
     target.write_bytes(b"old")
     monkeypatch.setattr(Image.Image, "save", fill_disk)
-    with pytest.raises(FileError, match=r"page\.png: cannot write the picture: No space left on device"):
+    with pytest.raises(FileError, match=r"page\.png: cannot be written: No space left on device"):
         save_png(target, np.zeros((2, 2), np.float32))
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
@@ -202,6 +203,6 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
 def test_save_png_names_the_path_that_it_cannot_write(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileError, match=f"{name}: cannot write the picture: "):
+    with pytest.raises(FileError, match=f"{name}: cannot be written: "):
         save_png(tmp_path / name, np.zeros((2, 2), np.float32))
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}

@@ -14,7 +14,7 @@ LINKED = ("passes", "runtime", "models")
 
 # From the bottom up. A group is graphc/NAME.py or the folder NAME; it may import the groups of lower lines.
 LAYERS = (
-    ("errors", "settings"),
+    ("errors", "files", "settings"),
     ("drawing", "grids", "images", "layered", "pictures", "state"),
     ("ir",),
     ("ops",),
@@ -33,6 +33,7 @@ LAYERS = (
 )
 # Imports between groups of one line that are wanted: (importer, imported).
 SAME_LAYER = {
+    ("files", "errors"),
     ("settings", "errors"),
     ("drawing", "layered"),
     ("grids", "pictures"),

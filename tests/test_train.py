@@ -107,17 +107,22 @@ def test_same_bits_at_any_thread_count_and_when_it_was_stopped(folder: Path, mon
         assert (folder / f"net{suffix}").read_bytes() == (folder / f"whole{suffix}").read_bytes(), suffix
 
 
-def test_a_loss_that_is_no_number_keeps_the_last_epoch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("steps_before", "where"), [
+    (5, "epoch 2, batch 2 of 5 (data.npz, sample "),
+    (9, "epoch 2, samples held out: "),  # the last step of an epoch
+])  # fmt: skip
+def test_a_loss_that_is_no_number_keeps_the_last_epoch(
+    steps_before: int, where: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def explode(options: object, steps: int) -> Any:
-        return lambda step: 0.01 if step < steps else 1e30
+        return lambda step: 0.01 if step < steps_before else 1e30
 
     monkeypatch.setattr(command, "make_schedule", explode)
     result = invoke(*train("--epochs", 3, "--optimizer", "sgd"))
     assert result.exit_code == 2
     kept, message = result.stderr.splitlines()
     assert kept == "graphc: net.checkpoint.safetensors holds what was there after epoch 1"
-    assert message.startswith("graphc: epoch 2, batch ")
-    assert " of 5 (data.npz, sample " in message
+    assert message.startswith(f"graphc: {where}")
     assert "expected a finite loss, got " in message
     found = read_checkpoint(folder / "net.checkpoint.safetensors")
     assert len(found.history) == 1
@@ -130,6 +135,10 @@ def test_fine_tuning(folder: Path) -> None:
     arrays = dict(np.load(folder / "data.npz"))
     np.savez("data.npz", x=arrays["x"], y=arrays["y"] % 2)
     options = ("--classes", 2, "--weights", "first.safetensors", "--freeze", "conv.*", "--epochs", 2)
+    assert invoke(*train(*options, "--freeze", "norm.*", out="head.safetensors")).exit_code == 0
+    head, first = read_state(folder / "head.safetensors"), read_state(folder / "first.safetensors")
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        np.testing.assert_array_equal(head[f"norm.{name}"], first[f"norm.{name}"], err_msg=name)
     result = invoke(*train(*options))
     assert result.exit_code == 0, result.output
     note = "graphc: note: first.safetensors does not fit fc.weight, fc.bias, which begin with random weights"
@@ -138,6 +147,7 @@ def test_fine_tuning(folder: Path) -> None:
     np.testing.assert_array_equal(after["conv.weight"], before["conv.weight"])
     np.testing.assert_array_equal(after["conv.bias"], before["conv.bias"])
     assert not np.array_equal(after["norm.weight"], before["norm.weight"])
+    assert not np.array_equal(after["norm.running_mean"], before["norm.running_mean"])
     assert after["fc.weight"].shape == (2, 64)
     succeed("summary", "mine:small", "--classes", 2, "--params", "net.safetensors")
     assert "expected a pattern that fits a parameter (conv.weight, " in fail(
@@ -181,6 +191,8 @@ def test_bad_data(folder: Path) -> None:
     (folder / "photos" / "ant").mkdir()
     assert fail(*arguments) == "photos/ant: expected pictures of class 'ant', got none"
     assert fail(*arguments[:2], "--data", "absent", "-o", "x.safetensors").startswith("absent: expected a folder")
+    absent = "absent/net.safetensors"
+    assert fail(*arguments[:4], "-o", absent) == f"{absent}: expected a folder to write into, got none"
     assert fail(*arguments[:4], "-o", "net.pth") == "net.pth: expected a file that ends in .safetensors"
 
 

@@ -186,6 +186,11 @@ def test_refusals() -> None:
     trainer = Trainer(make_network(), optim.SGD(), threads=1)
     with pytest.raises(InputError, match="expected inputs image, labels, got image"):
         trainer.step(0.1, image=make_batch(0)["image"])
+    for rate in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="learning rate: expected a finite number of at least 0"):
+            trainer.step(rate, **make_batch(0))
+    with pytest.raises(InputError, match="network 'small': labels: expected i64, got float64"):
+        trainer.step(0.1, image=make_batch(0)["image"], labels=np.zeros(6))
     with pytest.raises(InputError, match=r"missing fc.weight; unexpected fc.wait"):
         trainer.restore({("fc.wait" if n == "fc.weight" else n): a for n, a in trainer.state.items()}, 3)
     with pytest.raises(InputError, match=r"fc.bias: expected float32\[4\], got float64\[4\]"):

@@ -130,4 +130,13 @@ def test_refusals() -> None:
         training_step(graph, optim.Adam())
     with pytest.raises(InputError, match="SGD: nesterov needs a momentum above 0"):
         optim.SGD(nesterov=True)
+    for make, message in (
+        (lambda: optim.SGD(-0.1), "SGD: expected 0 <= momentum < 1, got -0.1"),
+        (lambda: optim.SGD(weight_decay=-1), "SGD: expected a finite weight_decay of at least 0, got -1"),
+        (lambda: optim.Adam(beta1=1.0), "Adam: expected 0 < beta1 < 1, got 1.0"),
+        (lambda: optim.AdamW(beta2=0.0), "AdamW: expected 0 < beta2 < 1, got 0.0"),
+        (lambda: optim.AdamW(epsilon=0.0), "AdamW: expected a finite epsilon above 0, got 0.0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make()
     assert gradient(graph, wrt=["x"]).output_names == ("loss", "grad.x")

@@ -19,21 +19,28 @@ from torch_executor import run_torch  # noqa: E402  # it imports torch
 SIDES = {"lenet5": 32, "alexnet": 63, "resnet18": 40, "mobilenet_v2": 40, "unet": 16, "densenet121": 40}
 BATCH = 3
 TOLERANCE = 1e-7  # in float64: 120 batch norms over a few numbers each multiply its 1e-16 by up to 1e8
-NATIVE_TOLERANCE = 1e-4  # in float32, where the networks are less deep
+NATIVE_TOLERANCE = 1e-4  # in float32
+# Among the many elements of these, rounding in float32 takes some to the other side of a relu's kink, which changes
+# the gradients by up to 1e-2, PyTorch's own as well; so they have smooth units here, and batch norms over 8 numbers.
+DEEP = ("mobilenet_v2", "densenet121")
 
 
-def make_network(name: str) -> tuple[Graph, list[Array]]:
+def make_network(name: str, batch: int = BATCH) -> tuple[Graph, list[Array]]:
     """The network with its loss, without dropout, which PyTorch draws from another generator; and a batch."""
     side = SIDES[name]
     attributes = {"lenet5": {}, "unet": {"channels": 8}}.get(name, {"size": side})
     graph = add_cross_entropy(NETWORKS[name](num_classes=5, **attributes)).rewrite(drop_nothing)
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((BATCH, graph.inputs[0].type.shape[1], side, side)).astype(np.float32)
-    return graph, [images, rng.integers(0, 5, (BATCH, side, side) if name == "unet" else BATCH)]
+    images = rng.standard_normal((batch, graph.inputs[0].type.shape[1], side, side)).astype(np.float32)
+    return graph, [images, rng.integers(0, 5, (batch, side, side) if name == "unet" else batch)]
 
 
 def drop_nothing(b: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
     return inputs if isinstance(node.op, ops.Dropout) else None
+
+
+def smooth(b: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+    return b.add(ops.Softplus(), inputs) if isinstance(node.op, ops.Relu | ops.Clip) else None
 
 
 @pytest.mark.parametrize("name", SIDES)
@@ -53,16 +60,19 @@ def test_gradients_are_those_of_pytorch(name: str) -> None:
             np.testing.assert_allclose(found[f"{key}{NEXT}"], p.numpy(), rtol=1e-9, atol=1e-9, err_msg=key)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet18"])
+@pytest.mark.parametrize("name", SIDES)
 def test_compiled_gradients_are_those_of_pytorch(name: str) -> None:
-    graph, inputs = make_network(name)
+    graph, inputs = make_network(name, 8 if name in DEEP else BATCH)
+    graph = graph.rewrite(smooth) if name in DEEP else graph
     (loss, *_), params = run_torch(graph, inputs, train=True)
     loss.backward()
     trained = gradient(enter_training(graph), "loss")
     found = dict(zip(trained.output_names, compile(trained, threads=2)(*inputs), strict=True))
+    largest = max(p.grad.abs().max().item() for p in params.values() if p.requires_grad)
     for key, p in params.items():
         if p.requires_grad:
-            assert relative_difference(found[f"{PREFIX}{key}"], p.grad.numpy()) <= NATIVE_TOLERANCE, key
+            difference = np.abs(found[f"{PREFIX}{key}"] - p.grad.numpy()).max()
+            assert difference <= NATIVE_TOLERANCE * max(p.grad.abs().max().item(), 1e-3 * largest), key
 
 
 def small_network() -> Graph:

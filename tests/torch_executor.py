@@ -49,6 +49,8 @@ def apply(node: Node, x: list[Tensor], train: bool) -> Tensor:
             return x[0].mean((2, 3), keepdim=True)
         case ops.Relu():
             return F.relu(x[0])
+        case ops.Softplus():
+            return F.softplus(x[0])
         case ops.Tanh():
             return torch.tanh(x[0])
         case ops.Clip(minimum=low, maximum=high):

@@ -15,8 +15,9 @@ from graphc.bench.runtimes import find_peers
 from graphc.bench.tables import print_comparisons, print_profile, to_json
 from graphc.bench.training import Halves, compare_training, find_trainers
 from graphc.cli.loading import find_sizes, load_model
-from graphc.cli.output import make_console, replace_file
+from graphc.cli.output import make_console
 from graphc.errors import InputError
+from graphc.files import replace_file
 from graphc.ir import Graph
 
 

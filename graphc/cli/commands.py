@@ -9,10 +9,11 @@ import click
 
 from graphc.artefact import build
 from graphc.cli.loading import find_sizes, load_model
-from graphc.cli.output import format_bytes, make_console, replace_file, show_progress
+from graphc.cli.output import format_bytes, make_console, show_progress
 from graphc.diagram import make_diagram
 from graphc.drawing import draw_dot, draw_svg
 from graphc.errors import InputError
+from graphc.files import replace_file
 from graphc.ir import Graph
 from graphc.onnx import export_onnx
 from graphc.passes import optimize

@@ -1,10 +1,8 @@
-"""What all commands write: tables and progress on the terminal, and files that are whole or absent."""
+"""What all commands write: tables and progress on the terminal, and folders."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from rich.console import Console
 
@@ -26,21 +24,6 @@ def show_progress(what: str) -> Iterator[None]:
     """Say what takes so long, while it does, if stderr is a terminal."""
     with make_console(stderr=True).status(what):  # it writes nothing elsewhere
         yield
-
-
-@contextmanager
-def replace_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write `path` into; `path` itself changes at the end, if all went well. Errors: FileError, naming it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # same folder, so that the last step is one rename
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):  # renamed, or never made
-            part.unlink()
 
 
 def make_folder(path: Path) -> None:

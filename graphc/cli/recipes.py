@@ -12,9 +12,11 @@ from click.core import ParameterSource
 
 from graphc.cli.loading import find_model
 from graphc.errors import InputError
-from graphc.ir import Graph, Param
+from graphc.ir import Builder, Graph, Node, Param, Value
+from graphc.ops import BatchNorm
 from graphc.optim import SGD, Adam, AdamW, Optimizer
 from graphc.passes import enter_training
+from graphc.passes.spell_batch_norm import spell_out
 from graphc.schedules import Constant, Cosine, Schedule, Steps, WarmUp
 from graphc.state import read_state
 from graphc.training import add_cross_entropy, trainable, training_step
@@ -106,9 +108,12 @@ def prepare_network(model: str, options: Options) -> Graph:
 
 
 def freeze(graph: Graph, patterns: Sequence[str]) -> Graph:
-    """The network whose parameters of these names do not change; InputError for a pattern that fits none."""
+    """The network whose parameters of these names do not change; InputError for a pattern that fits none.
+
+    Running statistics are parameters, too: a batch norm whose statistics are frozen normalises by them in training.
+    """
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name, p in graph.params.items() if p.trainable):
+        if not any(fnmatchcase(name, pattern) for name in graph.params):
             some = ", ".join(list(trainable(graph))[:5])
             raise InputError(f"--freeze: expected a pattern that fits a parameter ({some}, ...), got '{pattern}'")
     frozen = {n for n in graph.params if any(fnmatchcase(n, pattern) for pattern in patterns)}
@@ -116,7 +121,12 @@ def freeze(graph: Graph, patterns: Sequence[str]) -> Graph:
         n: Param(p.value, lambda p=p: p.array, trainable=False) if n in frozen else p  # type: ignore[misc]
         for n, p in graph.params.items()
     }
-    return replace(graph, params=params)
+
+    def rule(b: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+        fixed = isinstance(node.op, BatchNorm) and not frozen.isdisjoint(v.name for v in node.inputs[3:])
+        return spell_out(b, node, inputs) if fixed else None  # enter_training leaves what is spelled out as it is
+
+    return replace(graph, params=params).rewrite(rule)
 
 
 def _load_weights(graph: Graph, path: Path, replaceable: bool) -> Graph:

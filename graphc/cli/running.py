@@ -10,9 +10,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from graphc.cli.output import make_console, make_folder, replace_file, show_progress
+from graphc.cli.output import make_console, make_folder, show_progress
 from graphc.cli.results import describe_result, draw_overlay
 from graphc.errors import FileError, InputError
+from graphc.files import replace_file
 from graphc.geometry import read_geometry
 from graphc.images import normalise_image, read_image, resize_image
 from graphc.ir import Array, Graph, TensorType

@@ -72,7 +72,12 @@ from graphc.cli.options import FILE, examples, optimizing, threads
     help="Begin with these parameters; with --classes, but for a last layer of another size.",
 )
 @click.option("--classes", type=click.IntRange(2), metavar="N", help="Build the network with so many classes.")
-@click.option("--freeze", multiple=True, metavar="PATTERN", help="Leave parameters of these names as they are.")
+@click.option(
+    "--freeze",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave parameters of these names as they are; running statistics, too.",
+)
 @click.option("--size", type=parse_size, metavar="HxW", help="Scale images to this.  [default: the network's]")
 @click.option("--mean", type=parse_numbers, metavar="X,...", help="Subtract these from the channels, in 0..1.")
 @click.option("--std", type=parse_numbers, metavar="X,...", help="Then divide by these.")

@@ -16,9 +16,10 @@ from graphc.cli.output import format_bytes, make_console, show_progress
 from graphc.cli.recipes import Options, describe_command, make_optimizer, make_schedule, prepare_network
 from graphc.cli.running import read_labels, read_numbers
 from graphc.errors import FileError, GraphcError, InputError
+from graphc.files import replace_file
 from graphc.ir import Graph
 from graphc.learning import Trainer
-from graphc.learning.checkpoint import Checkpoint, Epoch, read_checkpoint, replace_whole
+from graphc.learning.checkpoint import Checkpoint, Epoch, read_checkpoint
 from graphc.learning.curve import draw_curve
 from graphc.learning.data import Data, open_data, want
 from graphc.learning.loop import Progress, count_batches, train_epoch
@@ -33,6 +34,8 @@ def train_network(model: str, source: str, output: Path, options: Options) -> No
     """Train, and after every epoch tell a line and write the parameters, the checkpoint and the curve."""
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: expected a file that ends in .safetensors")
+    if not output.absolute().parent.is_dir():
+        raise FileError(f"{output}: expected a folder to write into, got none")  # now, not after an epoch
     graph = prepare_network(model, options)
     mean = options.mean or read_numbers(graph.meta, "mean", 0.0)
     std = options.std or read_numbers(graph.meta, "std", 1.0)
@@ -86,10 +89,13 @@ class _Run:
             found = read_checkpoint(self.checkpoint)
             for key, value in self.settings.items():
                 if found.settings.get(key) != value:
-                    option = f"--{key.replace('_', '-')}"
+                    option = key if key == "network" else f"--{key.replace('_', '-')}"
                     raise InputError(f"--resume: {self.checkpoint} was made with {option} {found.settings.get(key)}, "
                                      f"got {value}")  # fmt: skip
-            self.trainer.restore(found.state, found.steps)
+            try:
+                self.trainer.restore(found.state, found.steps)
+            except InputError as error:
+                raise InputError(f"--resume: {self.checkpoint}: {error}") from None
             self.history = found.history
         elif self.checkpoint.exists():
             raise FileError(f"{self.checkpoint}: there already; --resume goes on from it, or remove it to begin anew")
@@ -142,7 +148,8 @@ class _Run:
         last = self.history[-1]
         result = f"epoch {len(self.history)}, held-out accuracy {last.test_accuracy:.2%}"
         meta = {**self.meta, "training": f"{describe_command()} ({result})"}
-        replace_whole(self.output, format_safetensors(self.trainer.parameters(), meta))
+        with replace_file(self.output) as file:
+            file.write(format_safetensors(self.trainer.parameters(), meta))
         save_png(self.curve, draw_curve(self.history, self.trainer.graph.name))
         Checkpoint(self.trainer.state, self.trainer.steps, self.history, self.settings).write(self.checkpoint)
 

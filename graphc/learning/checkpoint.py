@@ -1,14 +1,13 @@
 """All that a training needs to go on to the same bits, as one .safetensors file, whole or not there."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from graphc.errors import FileError
+from graphc.files import replace_file
 from graphc.ir import Array
 from graphc.state import format_safetensors, read_metadata, read_state
 
@@ -38,7 +37,8 @@ class Checkpoint:
         """Write the file; one that is there is replaced when the new one is complete. Errors: FileError."""
         history = [asdict(epoch) for epoch in self.history]
         text = json.dumps({"steps": self.steps, "history": history, "settings": dict(self.settings)})
-        replace_whole(path, format_safetensors(self.state, {KEY: text}))
+        with replace_file(path) as file:
+            file.write(format_safetensors(self.state, {KEY: text}))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -49,19 +49,3 @@ def read_checkpoint(path: Path) -> Checkpoint:
     found = json.loads(text)
     history = tuple(Epoch(**epoch) for epoch in found["history"])
     return Checkpoint(read_state(path), found["steps"], history, found["settings"])
-
-
-def replace_whole(path: Path, data: bytes) -> None:
-    """Let the file hold this, on the disk itself, or what it held before. Errors: FileError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # before the name changes: else a crash could leave a file of zeros
-        part.replace(path)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):  # renamed, or never made
-            part.unlink()

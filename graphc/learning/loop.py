@@ -47,7 +47,8 @@ def train_epoch(
 ) -> Epoch:
     """One epoch, counted from 0, and then the samples `held` out. Batches have about `batch` samples each, evenly.
 
-    LossError if a loss is not finite: then the trainer's state is spoilt, and what was saved before counts.
+    LossError if a loss is not finite: then the trainer's state is spoilt, and what was saved before counts. (The step
+    that spoils it has a finite loss yet: after an epoch's last one only the samples held out tell.)
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(samples))
     total = Mean()
@@ -55,17 +56,18 @@ def train_epoch(
     for i, places in enumerate(batches):
         x, labels = read(trainer, samples, places)
         outputs = trainer.step(schedule(trainer.steps), **{trainer.graph.inputs[0].name: x, "labels": labels})
-        if not isfinite(float(outputs["loss"])):
-            names = [samples.name(int(place)) for place in places[:NAMED]]
-            raise LossError(
-                f"epoch {epoch + 1}, batch {i + 1} of {len(batches)} ({', '.join(names)}"
-                f"{', ...' if len(places) > NAMED else ''}): expected a finite loss, got {float(outputs['loss'])}; "
-                "a lower learning rate or --clip may help"
-            )
+        names = [samples.name(int(place)) for place in places[:NAMED]] + ["..."] * (len(places) > NAMED)
+        _check_loss(f"epoch {epoch + 1}, batch {i + 1} of {len(batches)} ({', '.join(names)})", float(outputs["loss"]))
         total.add(outputs, trainer.graph.output_names[1], labels)
         tell(Progress(epoch, total.samples, len(samples), total.loss, total.accuracy))
     test = evaluate(trainer, held, batch)
+    _check_loss(f"epoch {epoch + 1}, samples held out", test.loss)
     return Epoch(total.loss, total.accuracy, test.loss, test.accuracy)
+
+
+def _check_loss(where: str, loss: float) -> None:
+    if not isfinite(loss):
+        raise LossError(f"{where}: expected a finite loss, got {loss}; a lower learning rate or --clip may help")
 
 
 def evaluate(trainer: Trainer, samples: Samples, batch: int) -> "Mean":

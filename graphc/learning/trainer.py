@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import inf
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from graphc.codegen.plan import ALIGNMENT, align
 from graphc.driver import compile
 from graphc.errors import InputError
 from graphc.grad import PREFIX
-from graphc.ir import NEXT, Array, Graph, TensorType
+from graphc.ir import NEXT, Array, DType, Graph, TensorType
 from graphc.ir.sizes import bind_sizes
 from graphc.optim import Optimizer
 from graphc.passes.enter_training import STEP, enter_training
@@ -80,8 +81,10 @@ class Trainer:
     def step(self, rate: float, **inputs: Array) -> dict[str, Array]:
         """One step at this learning rate; the outputs of `graph`, before the step, in arrays that the next one reuses.
 
-        `inputs` are those of `graph` by name, such as image=f32[N,C,H,W], labels=i64[N].
+        `inputs` are those of `graph` by name, such as image=f32[N,C,H,W], labels=i64[N]. InputError if they do not fit.
         """
+        if not 0 <= rate < inf:
+            raise InputError(f"learning rate: expected a finite number of at least 0, got {rate}")
         self._clock[RATE][...], self._clock[STEP][...] = rate, self.steps
         first, *rest = self._bind("step", self._networks, inputs)
         first[0]()
@@ -150,7 +153,11 @@ class Trainer:
                 runs.append((run, known | outputs))
             self._runs[key] = runs
         for name, array in named.items():
-            np.copyto(self._runs[key][0][1][name], array, casting="same_kind")
+            place = self._runs[key][0][1][name]
+            if not np.can_cast(array.dtype, place.dtype, "same_kind"):
+                expected = DType.of(place.dtype).value
+                raise InputError(f"network '{self.graph.name}': {name}: expected {expected}, got {array.dtype}")
+            np.copyto(place, array, casting="same_kind")
         return self._runs[key]
 
 

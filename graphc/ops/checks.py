@@ -11,12 +11,6 @@ def check_inputs(types: tuple[TensorType, ...], count: int) -> tuple[TensorType,
     return types
 
 
-def check_weighted(types: tuple[TensorType, ...], bias: bool) -> None:
-    """There are x, weight and, if `bias`, a bias; inputs of an epilogue may follow."""
-    if len(types) < 2 + bias:
-        raise ShapeError(f"expected x, weight{' and bias' * bias}, got {len(types)} inputs")
-
-
 def check_image(x: TensorType) -> int:
     """x is a float [N,C,H,W] with a constant number of channels, which is returned."""
     if x.rank != 4 or not x.dtype.is_float or not isinstance(x.shape[1], int):

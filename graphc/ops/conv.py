@@ -9,14 +9,14 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ShapeError
 from graphc.ir import Array, Builder, Op, TensorType, Value, dims
-from graphc.ops.checks import check_image, check_inputs, check_weighted
-from graphc.ops.derive import vjp_through_epilogue
+from graphc.ops.checks import check_image, check_inputs
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
+from graphc.ops.weighted import WeightedOp
 from graphc.ops.window import Padding, Pair, Window
 
 
 @dataclass(frozen=True)
-class Conv2d(Op):
+class Conv2d(WeightedOp):
     """y[n,k,p,q] = b[k] + sum over c,r,s of x[n, c, p*stride+r*dilation-pad, q*...] * w[k,c,r,s].
 
     x [N,C,H,W], w [K,C/groups,R,S], b [K] (present if `bias`), y [N,K,P,Q]; all of one float dtype. With an
@@ -36,7 +36,7 @@ class Conv2d(Op):
         return Window(kernel, self.stride, self.padding, self.dilation)
 
     def infer(self, *types: TensorType) -> TensorType:
-        check_weighted(types, self.bias)
+        self.check_count(types)
         x, w = types[:2]
         check_image(x)
         if w.rank != 4 or w.dtype != x.dtype:
@@ -64,18 +64,12 @@ class Conv2d(Op):
             y = y + arrays[2][:, None, None]
         return apply_epilogue(self.epilogue, y, arrays[2 + self.bias :])
 
-    def vjp(
-        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
-    ) -> Sequence[Value | None]:
-        if self.epilogue is not None:
-            return vjp_through_epilogue(self, b, inputs, outputs, grads)
-        (x, w), (g,) = inputs[:2], grads
+    def pull_back(self, b: Builder, x: Value, w: Value, g: Value) -> tuple[Value, Value]:
         r, s = w.type.static_shape()[2:]
         size = x.type.shape[2], x.type.shape[3]
         of_x = ops.ConvTranspose2d(self.stride, self.padding, (0, 0), self.dilation, self.groups, False, size=size)
         of_w = Conv2dWeightGradient(self.stride, self.padding, self.dilation, self.groups, kernel=(r, s))
-        of_bias = [b.apply(ops.Sum((0, 2, 3), keepdims=False), g)] if self.bias else []
-        return [b.apply(of_x, g, w), b.apply(of_w, x, g), *of_bias]
+        return b.apply(of_x, g, w), b.apply(of_w, x, g)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The transposed convolution: the gradient of a convolution with respect to its input, as a layer that upsamples."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,15 +7,15 @@ import numpy as np
 
 from graphc import ops
 from graphc.errors import ShapeError
-from graphc.ir import Array, Builder, DimLike, Op, TensorType, Value, dims
-from graphc.ops.checks import check_image, check_integers, check_weighted
-from graphc.ops.derive import vjp_through_epilogue
+from graphc.ir import Array, Builder, DimLike, TensorType, Value, dims
+from graphc.ops.checks import check_image, check_integers
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
+from graphc.ops.weighted import WeightedOp
 from graphc.ops.window import Padding, Pair, Window
 
 
 @dataclass(frozen=True)
-class ConvTranspose2d(Op):
+class ConvTranspose2d(WeightedOp):
     """x[n,c,i,j] * w[c,k,r,s] is added to y[n, k, i*stride+r*dilation-pad, j*...], for all c,i,j,r,s; plus b[k].
 
     x [N,C,H,W], w [C,K/groups,R,S], b [K] (present if `bias`), y [N,K,P,Q] with
@@ -47,7 +46,7 @@ class ConvTranspose2d(Op):
         return ops.Conv2d((1, 1), padding, self.dilation, self.groups, self.bias, self.epilogue)
 
     def infer(self, *types: TensorType) -> TensorType:
-        check_weighted(types, self.bias)
+        self.check_count(types)
         x, w = types[:2]
         check_image(x)
         if w.rank != 4 or w.dtype != x.dtype:
@@ -105,12 +104,7 @@ class ConvTranspose2d(Op):
             y = y + arrays[2][:, None, None]
         return apply_epilogue(self.epilogue, y, arrays[2 + self.bias :])
 
-    def vjp(
-        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
-    ) -> Sequence[Value | None]:
-        if self.epilogue is not None:
-            return vjp_through_epilogue(self, b, inputs, outputs, grads)
-        (x, w), (g,) = inputs[:2], grads
+    def pull_back(self, b: Builder, x: Value, w: Value, g: Value) -> tuple[Value, Value]:
         r, s = w.type.static_shape()[2:]
         of_x = ops.Conv2d(self.stride, self.padding, self.dilation, self.groups, bias=False)
         of_w = ops.Conv2dWeightGradient(self.stride, self.padding, self.dilation, self.groups, kernel=(r, s))
@@ -122,5 +116,4 @@ class ConvTranspose2d(Op):
             cut = [axis for axis in (0, 1) if more[axis]]
             ends = tuple(-more[axis] for axis in cut)
             dx = b.apply(ops.Slice(tuple(2 + a for a in cut), (0,) * len(cut), ends, (1,) * len(cut)), dx)
-        of_bias = [b.apply(ops.Sum((0, 2, 3), keepdims=False), g)] if self.bias else []
-        return [dx, b.apply(of_w, g, x), *of_bias]
+        return dx, b.apply(of_w, g, x)

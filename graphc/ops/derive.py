@@ -1,9 +1,5 @@
 """What gradient rules share: zeros, sums over broadcast dims, division by sizes, transposed linear maps."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 
 from graphc import ops
@@ -79,14 +75,3 @@ def transpose_map(b: Builder, matrix: Value, g: Value, axis: int) -> Value:
         return b.apply(ops.MatMul(), g, back)
     lines = b.apply(ops.MatMul(), b.apply(ops.Transpose(swapped), g), back)
     return b.apply(ops.Transpose(swapped), lines)
-
-
-def vjp_through_epilogue(
-    op: Any, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
-) -> Sequence[Value | None]:
-    """The gradients of an op with an epilogue: those of the tail, then with its first those of the op without it."""
-    plain, count = replace(op, epilogue=None), 2 + op.bias
-    y = b.apply(plain, *inputs[:count])
-    first, *others = ops.Fused(op.epilogue).vjp(b, (y, *inputs[count:]), outputs, grads)
-    gradients: Sequence[Value | None] = plain.vjp(b, inputs[:count], (y,), (first or full(b, 0.0, y.type),))
-    return [*gradients, *others]

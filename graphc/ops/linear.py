@@ -9,25 +9,27 @@ import numpy as np
 from graphc import ops
 from graphc.errors import ShapeError
 from graphc.ir import Array, Builder, Op, TensorType, Value, dims
-from graphc.ops.checks import check_inputs, check_weighted
-from graphc.ops.derive import reshape, sum_to, vjp_through_epilogue
+from graphc.ops.checks import check_inputs
+from graphc.ops.derive import reshape, sum_to
 from graphc.ops.elementwise import broadcast_shapes
 from graphc.ops.epilogue import apply_epilogue, check_epilogue
+from graphc.ops.weighted import WeightedOp
 
 
 @dataclass(frozen=True)
-class Linear(Op):
+class Linear(WeightedOp):
     """y[...,k] = b[k] + sum over c of x[...,c] * w[k,c].
 
     x [...,C], w [K,C], b [K] (present if `bias`), y [...,K]; all of one float dtype. `epilogue` as in conv2d.
     """
 
     name: ClassVar[str] = "linear"
+    channels: ClassVar[int] = -1
     bias: bool = True
     epilogue: str | None = None
 
     def infer(self, *types: TensorType) -> TensorType:
-        check_weighted(types, self.bias)
+        self.check_count(types)
         x, w = types[:2]
         if x.rank < 1 or not x.dtype.is_float:
             raise ShapeError(f"expected float features [...,C], got {x}")
@@ -52,18 +54,12 @@ class Linear(Op):
             y = y + arrays[2]
         return apply_epilogue(self.epilogue, np.asarray(y), arrays[2 + self.bias :])
 
-    def vjp(
-        self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
-    ) -> Sequence[Value | None]:
-        if self.epilogue is not None:
-            return vjp_through_epilogue(self, b, inputs, outputs, grads)
-        (x, w), (g,) = inputs[:2], grads
+    def pull_back(self, b: Builder, x: Value, w: Value, g: Value) -> tuple[Value, Value]:
         k, c = w.type.static_shape()
         rows = dims.product(g.type.shape[:-1])
         g_rows, x_rows = reshape(b, g, (rows, k)), reshape(b, x, (rows, c))
         of_w = b.apply(ops.MatMul(), b.apply(ops.Transpose((1, 0)), g_rows), x_rows)
-        of_bias = [b.apply(ops.Sum((0,), keepdims=False), g_rows)] if self.bias else []
-        return [b.apply(ops.MatMul(), g, w), of_w, *of_bias]
+        return b.apply(ops.MatMul(), g, w), of_w
 
 
 @dataclass(frozen=True)

@@ -304,6 +304,10 @@ class MeanPool(SumPool):
         """The cells that each result is made of."""
         return Window(self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
 
+    def window_fields(self) -> dict[str, Any]:
+        """The attributes that say which cells count, for another op over the same windows."""
+        return {f.name: getattr(self, f.name) for f in fields(MeanPool)}
+
     def numbers(self, height: int, width: int) -> Array:
         """[P,Q] for an image of this size."""
         return np.asarray(self._cells(0, height)[:, None] * self._cells(1, width))
@@ -332,8 +336,7 @@ class AveragePool(MeanPool):
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
         size = inputs[0].type.shape[2], inputs[0].type.shape[3]
-        op = AveragePoolGradient(self.kernel, self.stride, self.padding, self.ceil_mode, self.count_padding, size=size)
-        return [b.apply(op, grads[0])]
+        return [b.apply(AveragePoolGradient(**self.window_fields(), size=size), grads[0])]
 
 
 @dataclass(frozen=True)
@@ -359,19 +362,19 @@ class AveragePoolGradient(MeanPool):
     def eval(self, *arrays: Array) -> Array:
         (g,) = arrays
         (h, w), (sh, sw), (top, left) = (dims.evaluate(d, {}) for d in self.size), self.stride, self.padding[:2]
-        p, q = g.shape[2:]
+        (p, q), (dh, dw), extent = g.shape[2:], self.dilation, self.window.extent
         share = g / self.numbers(h, w).astype(g.dtype)
-        rows, columns = (p - 1) * sh + self.kernel[0], (q - 1) * sw + self.kernel[1]
+        rows, columns = (p - 1) * sh + extent[0], (q - 1) * sw + extent[1]
         padded = np.zeros((*g.shape[:2], max(rows, top + h), max(columns, left + w)), g.dtype)
         for r, s in np.ndindex(self.kernel):
-            padded[:, :, r : r + (p - 1) * sh + 1 : sh, s : s + (q - 1) * sw + 1 : sw] += share
+            y, x = r * dh, s * dw
+            padded[:, :, y : y + (p - 1) * sh + 1 : sh, x : x + (q - 1) * sw + 1 : sw] += share
         return padded[:, :, top : top + h, left : left + w]
 
     def vjp(
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
-        op = AveragePool(self.kernel, self.stride, self.padding, self.ceil_mode, self.count_padding)
-        return [b.apply(op, grads[0])]
+        return [b.apply(AveragePool(**self.window_fields()), grads[0])]
 
 
 @dataclass(frozen=True)

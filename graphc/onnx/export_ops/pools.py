@@ -117,11 +117,12 @@ def write_average_pool_gradient(n: NodeWriter, op: pool.AveragePoolGradient) -> 
     cells = n.step("Pad", cells, n.integers((0, 0, 0, 0, 0, 0, sh - 1, sw - 1), "overhang"))  # of ceil_mode
     ones = n.model.constant(np.ones((1, 1, *op.kernel), n.dtype.numpy), f"{n.name}.ones")
     axes, start = n.integers((2, 3), "axes"), n.integers((0, 0), "start")
-    number = n.step("Conv", cells, ones, kernel_shape=op.kernel, strides=op.stride)
+    window = {"kernel_shape": op.kernel, "strides": op.stride, "dilations": op.dilation}
+    number = n.step("Conv", cells, ones, **window)
     share = n.step("Div", n.inputs[0], n.step("Slice", number, start, n.model.shape(windows), axes))
     ones = n.model.constant(np.ones((channels, 1, *op.kernel), n.dtype.numpy), f"{n.name}.window")
-    spread = n.step("ConvTranspose", share, ones, kernel_shape=op.kernel, strides=op.stride, pads=(top, left, 0, 0),
-                    output_padding=(sh - 1, sw - 1), group=channels)  # fmt: skip
+    spread = n.step("ConvTranspose", share, ones, pads=(top, left, 0, 0), output_padding=(sh - 1, sw - 1),
+                    group=channels, **window)  # fmt: skip
     n.emit("Slice", spread, start, n.model.shape(image), axes)
 
 
