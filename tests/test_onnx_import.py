@@ -366,6 +366,16 @@ def test_old_opsets_are_raised() -> None:
     np.testing.assert_array_equal(y, -floats(2, 3))
 
 
+@pytest.mark.parametrize(("opset", "axis"), [(6, 1), (7, 3)])
+def test_slopes_of_channels_before_opset_7(opset: int, axis: int) -> None:
+    """From 7 on they broadcast as NumPy does: here, along W."""
+    x, slopes = floats(2, 3, 4, 3), np.array([0.1, 0.2, 0.3], np.float32)
+    model = make_model([node("PRelu", "x s")], {"x": x.shape, "s": (3,)}, {"s": slopes}, opset=opset)
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, x.shape))
+    factor = slopes.reshape([3 if i == axis else 1 for i in range(4)])
+    np.testing.assert_array_equal(run_reference(from_model(model), [x])[0], np.where(x < 0, x * factor, x))
+
+
 def test_resize_by_sizes_is_a_scale_where_it_is_whole() -> None:
     assert "upsample_bilinear(%x)" in text(CASES["resize_linear"])
     assert "size=(4*(H//2), 4*(W//2))" in text(CASES["shape_arithmetic"])

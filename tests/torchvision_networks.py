@@ -18,8 +18,10 @@ def import_torchvision() -> Any:
     try:
         return pytest.importorskip("torchvision", reason="compares with torchvision (pip install torchvision)")
     except RuntimeError:  # operator torchvision::nms does not exist
+        from torch import library
+
         for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         return pytest.importorskip("torchvision", reason="compares with torchvision (pip install torchvision)")
 
 

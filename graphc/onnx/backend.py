@@ -14,6 +14,7 @@ from onnx.backend.base import Backend, BackendRep, Device, DeviceType
 from graphc.driver import compile
 from graphc.errors import GraphcError, InputError
 from graphc.ir import Array
+from graphc.onnx.small import hold, release
 from graphc.runtime.network import Network
 from graphc.runtime.specializing import SpecializingNetwork
 
@@ -23,13 +24,17 @@ UNSUPPORTED_EXCEPTIONS = (GraphcError,)  # what a model that graphc cannot run r
 class CompiledModel(BackendRep):
     """A model as machine code in this process."""
 
-    def __init__(self, network: Network | SpecializingNetwork) -> None:
-        self.network = network
+    def __init__(self, network: Network | SpecializingNetwork, element_types: Sequence[int]) -> None:
+        self.network, self.element_types = network, element_types  # ONNX's, of the outputs
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Array, ...]:
         """The outputs for these inputs: arrays in the model's order, or by name."""
-        results = self.network(**inputs) if isinstance(inputs, dict) else self.network(*inputs)
-        return results if isinstance(results, tuple) else (results,)
+        if isinstance(inputs, dict):
+            results = self.network(**{name: hold(np.asarray(a)) for name, a in inputs.items()})
+        else:
+            results = self.network(*(hold(np.asarray(a)) for a in inputs))
+        listed = results if isinstance(results, tuple) else (results,)
+        return tuple(release(a, number) for a, number in zip(listed, self.element_types, strict=True))
 
 
 class GraphcBackend(Backend):
@@ -40,7 +45,7 @@ class GraphcBackend(Backend):
         """Compile a model. `threads` and `cpu` are those of graphc.compile."""
         if not cls.supports_device(device):
             raise InputError(f"device: expected CPU, got {device}")
-        return CompiledModel(compile(model, **kwargs))
+        return CompiledModel(compile(model, **kwargs), [v.type.tensor_type.elem_type for v in model.graph.output])
 
     @classmethod
     def run_model(cls, model: ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[Array, ...]:

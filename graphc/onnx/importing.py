@@ -68,14 +68,13 @@ def from_model(
 
 def read_inputs(model: ModelProto) -> tuple[tuple[str, TensorType], ...]:
     """The inputs of a model that can be imported: names as in its graph, and types."""
-    importer = _Import(_raise_opset(model), "model", None, {})
+    importer = _Import(model, "model", None, {})
     types = read_input_types(importer.inputs)
     return tuple((importer.labels[v.name], type) for v, type in zip(importer.inputs, types, strict=True))
 
 
 def _import(model: ModelProto, label: str, name: str | None, folder: Path | None, known: Mapping[str, Array]) -> Graph:
     try:
-        model = _raise_opset(model)
         importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder, known)
         graph = importer.read()
     except GraphcError as error:
@@ -112,9 +111,12 @@ def _is_unchanged(nodes: Iterable[NodeProto], opset: int) -> bool:
         return False
 
 
-def _raise_opset(model: ModelProto) -> ModelProto:
+def _written_opset(model: ModelProto) -> int:
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), OLDEST_OPSET)
+
+
+def _raise_opset(model: ModelProto, opset: int) -> ModelProto:
     """A model of an older opset in the oldest that the import reads, if onnx's version converter knows how."""
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), OLDEST_OPSET)
     if not 1 <= opset < OLDEST_OPSET or _is_unchanged(model.graph.node, opset):
         return model
     try:
@@ -147,6 +149,8 @@ class _Import:
     """One model on its way to a graph; `problems` collects what graphc cannot do."""
 
     def __init__(self, model: ModelProto, name: str, folder: Path | None, known: Mapping[str, Array]) -> None:
+        written = _written_opset(model)
+        model = _raise_opset(model, written)
         opset, graph = _read_opset(model), model.graph
         self.graph, self.known, self.problems = graph, known, list[str]()
         self.needed: set[str] = set()  # inputs whose values would solve problems
@@ -165,7 +169,7 @@ class _Import:
         self.node_names = rename_all([n.name or names.get(next(iter(n.output), ""), "") for n in self.nodes])
         used = {i for n in self.nodes for i in read_names(n)} | {o.name for o in graph.output}
         builder = Builder(name, meta={clean(p.key): p.value for p in model.metadata_props})
-        self.scope = Scope(builder, names, Names((*names.values(), *self.node_names)), used, opset, folder)
+        self.scope = Scope(builder, names, Names((*names.values(), *self.node_names)), used, opset, written, folder)
         functions = {("" if f.domain == "ai.onnx" else f.domain, f.name, f.overload): f for f in model.functions}
         keys = Names(defined)
         self.inliner = Inliner(self.scope, self.tensors, functions, keys, self._read_node, self._find_value)
@@ -182,6 +186,7 @@ class _Import:
         """The graph; None if there are problems."""
         for v, type in zip(self.inputs, read_input_types(self.inputs), strict=True):
             name = self.scope.names[v.name]
+            self.scope.element_types[v.name] = v.type.tensor_type.elem_type
             if name in self.known:
                 self.scope.define(v.name, Constant(name, self.known[name]))
             else:
@@ -245,6 +250,7 @@ class _Import:
     def _read_initializer(self, name: str) -> None:
         if name in self.tensors and name not in self.scope.operands:
             tensor = self.tensors[name]
+            self.scope.element_types[name] = tensor.data_type
             array = read_tensor(tensor, self.scope.folder)
             # a single number is a factor or a bound; what training changes has at least one dim
             trainable = tensor.doc_string != CONSTANT and array.dtype.kind == "f" and array.ndim > 0

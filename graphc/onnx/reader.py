@@ -10,6 +10,7 @@ from graphc.errors import GraphError, ShapeError, UnsupportedError, ValueDepende
 from graphc.ir import Array, DimLike, DType, Op, TensorType, Value
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
 from graphc.onnx.sizes import settle
+from graphc.onnx.small import HELD
 
 _KINDS = {
     AttributeProto.INT: "an integer",
@@ -206,6 +207,20 @@ class NodeReader:
         if isinstance(found, Constant):
             return found.dtype
         return found.type.dtype
+
+    def element_type(self, i: int) -> int | None:
+        """ONNX's element type of input i if the model says it: small formats are held in wider types.
+
+        UnsupportedError where it is not known and may be one of these.
+        """
+        found = self.scope.element_types.get(self.inputs[i])
+        if found is None and self.dtype(i) in HELD.values() and HELD.keys() & self.scope.element_types.values():
+            raise UnsupportedError(f"the element type of '{self.inputs[i]}', which may have 8 bits or less")
+        return found
+
+    def note_element_type(self, number: int) -> None:
+        """The node's result has this ONNX element type."""
+        self.scope.element_types[self.outputs[0]] = number
 
     def number(self, value: float, like: Value, suffix: str) -> Value:
         """A new scalar parameter of the dtype of `like`."""

@@ -56,8 +56,10 @@ class Scope:
     new_names: Names
     used: set[str]  # the ONNX values that a node reads or the model returns
     opset: int
+    written_opset: int  # what the file says, from which onnx's version converter may have raised it
     folder: Path | None
     operands: dict[str, Operand | None] = field(default_factory=dict)
+    element_types: dict[str, int] = field(default_factory=dict)  # ONNX's, of the values whose declarations were read
     unrounded: dict[Value, Value] = field(default_factory=dict)  # of the result of a Cast to f16 or bf16, its f32 input
     by_shape: dict[tuple[DimLike, ...], Value] = field(default_factory=dict)  # the first value of each shape
     evaluation: Evaluation = field(init=False)

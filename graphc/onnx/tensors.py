@@ -10,6 +10,7 @@ from onnx import TensorProto, checker, external_data_helper, numpy_helper
 
 from graphc.errors import FileError, GraphError, UnsupportedError
 from graphc.ir import Array, DType
+from graphc.onnx.small import HELD, hold
 
 DTYPES: dict[int, DType] = {
     TensorProto.FLOAT: DType.F32,
@@ -39,15 +40,18 @@ def element_type_name(number: int) -> str:
 
 
 def read_dtype(number: int) -> DType:
-    """The DType of an ONNX element type; UnsupportedError if graphc has none."""
-    if number not in DTYPES:
-        names = ", ".join(element_type_name(n) for n in DTYPES)
+    """The DType that holds an ONNX element type; UnsupportedError if graphc has none."""
+    if number not in DTYPES and number not in HELD:
+        names = ", ".join(element_type_name(n) for n in (*DTYPES, *HELD))
         raise UnsupportedError(f"element type {element_type_name(number)}, expected one of {names}")
-    return DTYPES[number]
+    return HELD[number] if number in HELD else DTYPES[number]
 
 
 def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
-    """The data as a writable array, f16 and bf16 as float32. External data must lie in `folder`, the model's own."""
+    """The data as a writable array, f16 and bf16 as float32, smaller formats as what holds them.
+
+    External data must lie in `folder`, the model's own.
+    """
     where = f"tensor '{tensor.name}'"
     try:
         dtype = read_dtype(tensor.data_type)
@@ -57,6 +61,8 @@ def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
         raise GraphError(f"{where}: expected a whole tensor with dims of at least 0, got {list(tensor.dims)}")
     if tensor.data_location == TensorProto.EXTERNAL:
         tensor = _load_external(tensor, folder)
+    if tensor.data_type in HELD:
+        return np.array(hold(_read_small(tensor)))
     count, unit = math.prod(tensor.dims), "elements"
     raw = tensor.raw_data if tensor.HasField("raw_data") else None  # each look at the field copies it
     if raw is not None:
@@ -76,6 +82,14 @@ def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
     if raw is not None and not dtype.is_half:
         return np.array(np.frombuffer(raw, dtype.numpy.newbyteorder("<")), dtype.numpy).reshape(tensor.dims)
     return np.array(numpy_helper.to_array(tensor), (DType.F32 if dtype.is_half else dtype).numpy)
+
+
+def _read_small(tensor: TensorProto) -> Array:
+    """Elements of a format of 8 bits and less, several of those below 8 in a byte."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except ValueError as error:
+        raise GraphError(f"tensor '{tensor.name}': {' '.join(str(error).split())}") from None
 
 
 def _load_external(tensor: TensorProto, folder: Path | None) -> TensorProto:

@@ -46,6 +46,7 @@ class Positions(Op):
     """0, 1, 2, ... as i64, as many as dim `axis` of x is long. x of any type -> i64[d]."""
 
     name: ClassVar[str] = "positions"
+    takes_empty: ClassVar[bool] = True
     axis: int = -1
 
     def infer(self, *types: TensorType) -> TensorType:

@@ -6,6 +6,7 @@ from math import sqrt
 from graphc.errors import ShapeError
 from graphc.onnx.reader import NodeReader
 from graphc.ops.elementwise import Fused
+from graphc.ops.shape import Reshape
 
 
 def write_hard_sigmoid(n: NodeReader) -> str:
@@ -54,6 +55,14 @@ def write_shrink(n: NodeReader) -> str:
     return f"select(lt(x0, {-bound!r}), (x0 + {bias!r}), select(gt(x0, {bound!r}), (x0 - {bias!r}), 0.0))"
 
 
+def read_prelu(n: NodeReader) -> None:
+    """PRelu: x * slope below zero. Before opset 7, several slopes were those of x's channels (He et al. 2015)."""
+    x, slope = n.value(0), n.value(1)
+    if n.scope.written_opset < 7 and slope.type.rank == 1 and slope.type.shape != (1,):
+        slope = n.step(Reshape((*slope.type.shape, *[1] * (x.type.rank - 2))), slope)
+    n.emit(Fused("select(lt(x0, 0.0), (x0 * x1), x0)"), x, slope)
+
+
 def _activation(write: Callable[[NodeReader], str]) -> Callable[[NodeReader], None]:
     return lambda n: n.emit(Fused(write(n)), n.value(0))
 
@@ -69,5 +78,5 @@ HANDLERS: dict[str, Callable[[NodeReader], None]] = {
     "Softsign": _activation(lambda n: "(x0 / (abs(x0) + 1.0))"),
     "ThresholdedRelu": _activation(write_thresholded_relu),
     "Shrink": _activation(write_shrink),
-    "PRelu": lambda n: n.emit(Fused("select(lt(x0, 0.0), (x0 * x1), x0)"), n.value(0), n.value(1)),
+    "PRelu": read_prelu,
 }

@@ -6,6 +6,7 @@ import numpy as np
 
 from graphc.errors import ShapeError, UnsupportedError
 from graphc.ir import Op, Value
+from graphc.onnx.import_ops.rounding import cast_small, read_small_target
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Mask
 from graphc.onnx.tensors import read_dtype
@@ -150,6 +151,8 @@ def read_greater(n: NodeReader) -> None:
 
 def read_cast(n: NodeReader) -> None:
     """Cast, and CastLike: to the dtype of the second input."""
+    if (small := read_small_target(n)) is not None:
+        return cast_small(n, small)
     to = n.dtype(1) if n.op_type == "CastLike" else read_dtype(n.integer("to", 0))
     n.integer("saturate", 1)  # about 8-bit floats only
     n.text("round_mode", "up")  # the same

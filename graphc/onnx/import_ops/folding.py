@@ -13,6 +13,7 @@ import numpy as np
 from graphc.errors import UnsupportedError
 from graphc.ir import Array, DType
 from graphc.onnx import sizes
+from graphc.onnx.import_ops.rounding import cast_small, read_small_target
 from graphc.onnx.import_ops.shapes import FOLDED_ELEMENTS, positive_axis, read_bounds
 from graphc.onnx.import_ops.tiling import read_expand
 from graphc.onnx.reader import NodeReader
@@ -26,6 +27,8 @@ Folder = Callable[[NodeReader], Array]
 
 def fold_node(n: NodeReader) -> None:
     """Compute the node's result, of constants alone; a copy whose length depends on sizes is a node."""
+    if n.op_type in ("Cast", "CastLike") and (small := read_small_target(n)) is not None:
+        return cast_small(n, small)
     if n.op_type == "Expand" and (_is_symbolic(arrays_of(n)[1]) or np.prod(arrays_of(n)[1]) > FOLDED_ELEMENTS):
         return read_expand(n)
     result = FOLDERS[n.op_type](n)

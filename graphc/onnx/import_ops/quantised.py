@@ -8,8 +8,10 @@ from collections.abc import Callable
 from graphc.errors import UnsupportedError
 from graphc.ir import DType, Value
 from graphc.onnx.import_ops.convolutions import convolve
+from graphc.onnx.import_ops.rounding import emit_small
 from graphc.onnx.import_ops.shapes import positive_axis
 from graphc.onnx.reader import NodeReader
+from graphc.onnx.small import SMALL_FLOATS, SMALL_INTEGERS
 from graphc.onnx.tensors import read_dtype
 from graphc.ops.elementwise import Fused
 from graphc.ops.linear import MatMul
@@ -19,9 +21,12 @@ from graphc.ops.shape import Expand, Reshape, Slice
 STORED = (DType.I8, DType.U8, DType.I16, DType.U16)  # what numbers are quantised to
 
 
-def _saturate(value: str, to: DType, zero: str | None) -> str:
-    """The expression that rounds `value`, half to even, adds the zero point and cuts the sum to the range of `to`."""
-    least, most = to.limits
+def _saturate(value: str, to: DType, zero: str | None, limits: tuple[float, float] | None = None) -> str:
+    """The expression that rounds `value`, half to even, adds the zero point and cuts the sum to the range of `to`.
+
+    `limits` is a range within that.
+    """
+    least, most = limits or to.limits
     shifted = f"round({value})" if zero is None else f"(round({value}) + to_f32({zero}))"
     return f"to_{to.value}(max(min({shifted}, {float(most)!r}), {float(least)!r}))"
 
@@ -59,22 +64,31 @@ def _factors(n: NodeReader, x: Value, *inputs: int) -> list[Value]:
 def read_quantize(n: NodeReader) -> None:
     """QuantizeLinear: round(x / scale) + zero point, saturated."""
     x, wanted = n.value(0), n.integer("output_dtype", 0)
-    n.integer("saturate", 1)  # about 8-bit floats only
     n.integer("precision", 0)  # float32 at least
-    to = _stored_type(n, 2, read_dtype(wanted) if wanted else DType.U8)
+    number = n.element_type(2) if n.has_input(2) else wanted
     factors = _factors(n, x, 1, 2)
     value = "(to_f32(x0) / x1)" if x.type.dtype != DType.F32 else "(x0 / x1)"
-    n.emit(Fused(_saturate(value, to, "x2" if len(factors) > 1 else None)), x, *factors)
+    if number in SMALL_FLOATS:
+        n.note_element_type(number)
+        shifted = f"({value} + x2)" if len(factors) > 1 else value
+        return emit_small(n, n.step(Fused(shifted), x, *factors), number)
+    n.integer("saturate", 1)  # about floats only
+    to = _stored_type(n, 2, read_dtype(wanted) if wanted else DType.U8)
+    if number is not None:
+        n.note_element_type(number)
+    limits = None if number is None else SMALL_INTEGERS.get(number)
+    return n.emit(Fused(_saturate(value, to, "x2" if len(factors) > 1 else None, limits)), x, *factors)
 
 
 def read_dequantize(n: NodeReader) -> None:
-    """DequantizeLinear: (x - zero point) * scale."""
+    """DequantizeLinear: (x - zero point) * scale. An x of f32 is a float of 8 bits or 4."""
     x = n.value(0)
     n.integer("output_dtype", 0)  # a kind of float: graphc computes as f32
-    if x.type.dtype not in (*STORED, DType.I32):
+    if x.type.dtype not in (*STORED, DType.I32, DType.F32):
         raise UnsupportedError(f"quantised numbers of {x.type.dtype.value}")
     factors = _factors(n, x, 1, 2)
-    difference = "(to_i32(x0) - to_i32(x2))" if len(factors) > 1 else "x0"
+    exact = "i32" if x.type.dtype != DType.F32 else "f32"
+    difference = f"(to_{exact}(x0) - to_{exact}(x2))" if len(factors) > 1 else "x0"
     n.emit(Fused(f"(to_f32({difference}) * x1)"), x, *factors)
 
 

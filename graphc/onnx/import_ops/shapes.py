@@ -203,6 +203,7 @@ def read_shape(n: NodeReader) -> None:
 def read_constant(n: NodeReader) -> None:
     """Constant, in one of its many forms."""
     if n.has("value"):
+        n.note_element_type(n.tensor("value").data_type)
         return n.fold(read_tensor(n.tensor("value"), n.scope.folder))
     if n.has("value_int"):
         return n.fold(np.array(n.integer("value_int", 0), np.int64))
@@ -218,6 +219,8 @@ def read_constant(n: NodeReader) -> None:
 def read_constant_of_shape(n: NodeReader) -> None:
     """ConstantOfShape; where the shape depends on sizes, the number is expanded in the run."""
     listed = n.dims(0, "the shape")
+    if n.has("value"):
+        n.note_element_type(n.tensor("value").data_type)
     fill = read_tensor(n.tensor("value"), n.scope.folder) if n.has("value") else np.zeros(1, np.float32)
     shape = tuple(d for d in listed if isinstance(d, int))
     if len(shape) < len(listed) and fill.size == 1:
