@@ -34,7 +34,7 @@ from graphc.errors import GraphcError
 from graphc.onnx import backend
 
 # The operators of convolutional networks, which graphc promises to run.
-PROMISED = """
+OPERATOR_NAMES = """
 Conv ConvTranspose Gemm MatMul
 Add Sub Mul Div Pow Neg Abs Exp Log Sqrt Reciprocal Floor Ceil Round Sign Erf Min Max Mean Sum Mod
 Relu LeakyRelu PRelu Elu Selu Celu ThresholdedRelu HardSigmoid HardSwish Clip Sigmoid Tanh Softplus Softsign Gelu
@@ -50,7 +50,7 @@ ArgMax ArgMin TopK CumSum Equal Greater GreaterOrEqual Less LessOrEqual And Or X
 NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss GridSample RoiAlign Einsum Trilu
 QuantizeLinear DequantizeLinear QLinearConv QLinearMatMul ConvInteger MatMulInteger
 """
-OPERATORS = frozenset(PROMISED.split())
+OPERATORS = frozenset(OPERATOR_NAMES.split())
 PROMISED = "operators of conv. networks"  # node tests of OPERATORS, without those of functions
 STATES = ("pass", "wrong", "unsupported", "unclean", "crash")
 FAULTS = ("wrong", "unclean", "crash")
