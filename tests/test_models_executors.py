@@ -43,14 +43,19 @@ SMALL: dict[str, Callable[[], Graph]] = {
     "segnet": lambda: models.segnet(),
     "fcn8s": lambda: fcn.fcn("fcn8s", 8, CLASSES, 0, features=64),
 }
-IMAGE = {"unet": (32, 48), "segnet": (37, 50), **dict.fromkeys(("fcn32s", "fcn16s", "fcn8s"), (33, 50))}
+IMAGE = {
+    "unet": (32, 48),
+    "digit_masks": (32, 48),
+    "segnet": (37, 50),
+    **dict.fromkeys(("fcn32s", "fcn16s", "fcn8s"), (33, 50)),
+}
 LEAST = {"alexnet": 63, "alexnet_lrn": 63, "zfnet": 64, "googlenet": 80, "inception_v3": 75}  # pixels
 
 
 def make_network(name: str) -> Graph:
     """The network of models/ for the smallest image that gets through."""
     make = models.NETWORKS[name]
-    if name in ("mlp", "lenet5", "digits", "convnet10", "convnet10_average", "unet", "segnet"):
+    if name in ("mlp", "lenet5", "digits", "convnet10", "convnet10_average", "unet", "segnet", "digit_masks"):
         return make()
     if name.startswith("fcn"):
         return fcn.fcn(name, int(name[3:-1]), CLASSES, 0, features=64)
