@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from math import isclose
 from pathlib import Path
 
@@ -202,14 +203,18 @@ def test_interrupted_it_ends_quietly_and_leaves_nothing(number: int, message: st
     """Ctrl-C, or `kill`, while workers are being timed: one line at most; no process or file of graphc's is left."""
     command = [sys.executable, "-m", "graphc", "bench", "lenet5", "--rounds", "10000"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as bench:
+    # a shell starts what runs in the background with SIGINT ignored, and a child keeps that
+    listen = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, preexec_fn=listen
+    ) as bench:
         children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
         while len(workers := children.read_text().split()) < 2:
             assert bench.poll() is None
             time.sleep(0.01)
         time.sleep(0.5)
         bench.send_signal(number)
-        out, error = bench.communicate()
+        out, error = bench.communicate(timeout=60)
     assert (bench.returncode, out, error.strip()) == (128 + number, "", message)
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
     assert not list(tmp_path.glob("graphc*"))  # (ONNX Runtime leaves a file of its own)
