@@ -41,7 +41,7 @@ def write_average_pool(n: NodeWriter, op: pool.AveragePool) -> None:
     """AveragePool, which knows dilations since opset 19."""
     attributes = _window(n, op) | ({"dilations": op.dilation} if op.dilation != (1, 1) else {})
     if "dilations" in attributes and n.opset < 19:
-        raise UnsupportedError(f"dilations need opset 19, got {n.opset}")
+        raise UnsupportedError(f"a dilation needs opset 19, got {n.opset}")
     n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **attributes)
 
 
