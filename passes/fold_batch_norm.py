@@ -39,13 +39,10 @@ def fold_batch_norm(graph: Graph) -> Graph:
         if node in folds:
             affine, chain = folds[node]
             weight, *bias = (graph.constants[v] for v in node.inputs[1:])
-            w = builder.param(
+            w = builder.derive(  # a summary needs none of the large arrays
                 builder.fresh(f"{node.name}.weight"),
-                lambda _: _scale_weight(
-                    node.op, weight.array, affine.scale
-                ),  # a summary needs none of the large arrays
+                lambda: _scale_weight(node.op, weight.array, affine.scale),
                 weight.value.type,
-                trainable=False,
             )
             shifted = affine.scale * bias[0].array + affine.shift if bias else affine.shift
             b = builder.constant(shifted.astype(weight.value.type.dtype.numpy), f"{node.name}.bias")

@@ -37,20 +37,30 @@ class Value:
 
 
 class Param:
-    """A tensor that belongs to the graph. `trainable` tells a weight from a running statistic or a constant."""
+    """A tensor that belongs to the graph. `trainable` tells a weight from a running statistic or a constant.
 
-    def __init__(self, value: Value, source: Array | Callable[[], Array], trainable: bool = True) -> None:
-        self.value, self._source, self.trainable = value, source, trainable
+    Its data are an array, or what `source()` makes when they are used for the first time; if not `kept`, whenever they
+    are used: two networks that differ in few layers then share the memory of all others, and what is made for a copy of
+    all weights, such as those of a compiled network, is gone after it.
+    """
+
+    def __init__(
+        self, value: Value, source: Array | Callable[[], Array], trainable: bool = True, kept: bool = True
+    ) -> None:
+        self.value, self._source, self.trainable, self._kept = value, source, trainable, kept
 
     @property
     def array(self) -> Array:
-        """The data, C-contiguous and of the value's type; initialisers run on first use."""
-        if callable(self._source):
-            self._source = _checked_array(self.value, self._source())
-        return self._source
+        """The data, C-contiguous and of the value's type."""
+        if not callable(self._source):
+            return self._source
+        array = _checked_array(self.value, self._source())
+        if self._kept:
+            self._source = array
+        return array
 
     def __getstate__(self) -> dict[str, object]:
-        return {"value": self.value, "_source": self.array, "trainable": self.trainable}
+        return {"value": self.value, "_source": self.array, "trainable": self.trainable, "_kept": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +247,11 @@ class Builder:
         value = self._value(name, type, f"parameter '{name}'")
         return self._own(Param(value, _checked_array(value, np.asarray(array)), trainable))
 
+    def derive(self, name: str, compute: Callable[[], Array], type: TensorType) -> Value:
+        """Add a constant that is computed from parameters whenever its data are used."""
+        value = self._value(name, type, f"parameter '{name}'")
+        return self._own(Param(value, compute, trainable=False, kept=False))
+
     def constant(self, array: Array | float, name: str = "const") -> Value:
         """Add a constant (float32 if a Python float) under a name derived from `name`."""
         data = np.asarray(array, np.float32) if isinstance(array, float) else np.asarray(array)
@@ -245,7 +260,7 @@ class Builder:
     def adopt(self, param: Param) -> Value:
         """Take over a parameter of another graph under its own name, without copying or initialising it."""
         value = self._value(param.value.name, param.value.type, f"parameter '{param.value.name}'")
-        return self._own(Param(value, lambda: param.array, param.trainable))
+        return self._own(Param(value, lambda: param.array, param.trainable, kept=False))
 
     def _own(self, param: Param) -> Value:
         self._params[param.value.name] = self._origins[param.value] = param
