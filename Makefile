@@ -30,7 +30,7 @@ check: $(VENV)/installed-check
 	$(VENV)/bin/mypy -p graphc
 	$(VENV)/bin/python tests/file_lengths.py
 
-# Measures the networks of the README's table against other runtimes and writes it there; half an hour on 2 cores that
+# Measures the networks of the README's tables against other runtimes and writes them there; an hour on 2 cores that
 # have nothing else to do, and at first some GB of runtimes to fetch.
 bench: $(VENV)/installed-bench
 	$(VENV)/bin/python tests/performance.py

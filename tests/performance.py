@@ -1,7 +1,8 @@
-"""Measures the networks of the README's table: `make bench`, or `python tests/performance.py [NETWORK...]`.
+"""Measures the networks of the README's tables: `make bench`, or `python tests/performance.py [NETWORK...]`.
 
-All of them, in one and two threads, in every runtime that is installed. The table replaces the section in README.md,
-and what it is made from goes to build/performance.json; of named networks, the table is only printed.
+All of them, in one and two threads, in every runtime that is installed, and a step of training of some. The tables
+replace the section in README.md, and what they are made from goes to build/performance.json; of named networks, the
+first table is only printed.
 """
 
 import json
@@ -16,6 +17,7 @@ from graphc.bench.figures import OWN, Comparison, Measurement, geometric_mean, m
 from graphc.bench.machine import Machine, describe_machine
 from graphc.bench.runtimes import PEERS
 from graphc.bench.tables import format_shapes, list_left_out, to_json
+from graphc.bench.training import Halves, compare_training
 from graphc.cli.output import make_console
 from graphc.models import NETWORKS
 from graphc.summary import default_sizes
@@ -32,6 +34,12 @@ SIDES = {
     "mobilenet_v2": None, "unet": 256, "fcn32s": 256,
 }  # fmt: skip
 
+# Networks that are trained, images of a batch, and their side.
+TRAINED = [
+    ("lenet5", 64, 32), ("resnet18", 8, 64), ("resnet18", 4, 224), ("vgg16", 2, 224), ("mobilenet_v2", 8, 128),
+    ("unet", 2, 128),
+]  # fmt: skip
+
 
 def measure(networks: Sequence[str]) -> tuple[list[Comparison], dict[str, Measurement]]:
     """The comparisons of these networks, one image at a time; and each as a library, one thread."""
@@ -44,6 +52,17 @@ def measure(networks: Sequence[str]) -> tuple[list[Comparison], dict[str, Measur
             status.update(f"{name}: as a library")
             libraries[name] = measure_library(graph, sizes)
     return found, libraries
+
+
+def measure_training() -> list[Halves]:
+    """A step of training of each of TRAINED."""
+    found = []
+    with make_console(stderr=True).status("measuring") as status:
+        for name, images, side in TRAINED:
+            graph = NETWORKS[name]()
+            sizes = {n: size for n, size in (("N", images), ("H", side), ("W", side)) if n in graph.symbols}
+            found += compare_training(graph, sizes, ["torch"], THREADS, tell=status.update)
+    return found
 
 
 def format_markdown(
@@ -73,6 +92,20 @@ def format_markdown(
         *(f"* {line[0].upper()}{line[1:]}." for line in list_left_out(comparisons)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def format_training(halves: Sequence[Halves]) -> str:
+    """A row for each network, batch and number of threads."""
+    head = ["network", "input", "threads", "graphc, ms", "PyTorch, ms"]
+    head += ["backward and update ÷ forward: graphc", "PyTorch"]
+    rows = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for h in halves:
+        what = [h.step.network.removesuffix(" step"), format_shapes(h.step.shapes[:1]), str(h.step.threads)]
+        times, backward = [_format_time(h.step, name) for name in (OWN, "torch")], h.backward_ratios()
+        rows.append([*what, *times, *(f"{backward[n]:.2f}" if n in backward else "-" for n in (OWN, "torch"))])
+    table = (f"| {' | '.join(row)} |" for row in rows)
+    lines = ["", "A step of training: forward, backward, and SGD with momentum.", "", *table, ""]
+    return "\n".join([*lines, *_describe_means([h.step for h in halves])]) + "\n"
 
 
 def _mean_megabytes(measured: Iterable[Measurement]) -> str:
@@ -115,11 +148,15 @@ def main(networks: Sequence[str]) -> None:
     comparisons, libraries = measure(networks or list(SIDES))
     section = format_markdown(machine, comparisons, libraries, date.today().isoformat())
     print(section)
-    if not networks:
-        (ROOT / "build").mkdir(exist_ok=True)
-        (ROOT / "build/performance.json").write_text(json.dumps(to_json(machine, comparisons), indent=2))
-        readme = ROOT / "README.md"
-        readme.write_text(replace_section(readme.read_text(), section))
+    if networks:
+        return
+    halves = measure_training()
+    print(format_training(halves))
+    figures = to_json(machine, comparisons) | {"training": [h.to_json() for h in halves]}
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build/performance.json").write_text(json.dumps(figures, indent=2))
+    readme = ROOT / "README.md"
+    readme.write_text(replace_section(readme.read_text(), section + format_training(halves)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from graphc.bench.problem import read_arrays, write_problem
 from graphc.bench.process import Worker, WorkerError
 from graphc.bench.runtimes import GRAPHC, PEERS, Peer
 from graphc.bench.tables import format_shapes, list_left_out, to_json
-from graphc.bench.training import compare_training
+from graphc.bench.training import Halves, compare_training
 from graphc.errors import InputError
 from graphc.ir import Builder, Graph, f32
 from graphc.models import NETWORKS
@@ -244,6 +244,18 @@ def test_the_table_of_the_readme() -> None:
     ]
 
 
+def test_the_table_of_training() -> None:
+    step = Comparison("a step", ((8, 3, 4, 4), (8,)), 1, (measure("graphc", 3e-3), measure("torch", 6e-3)), {})
+    forward = Comparison("a forward", ((8, 3, 4, 4), (8,)), 1, (measure("graphc", 1e-3),), {"torch": "died"})
+    assert performance.format_training([Halves(step, forward)]).splitlines()[3:] == [
+        "| network | input | threads | graphc, ms | PyTorch, ms | backward and update ÷ forward: graphc | PyTorch |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| a | 8x3x4x4 | 1 | 3 | 6 (2.00) | 2.00 | - |",
+        "",
+        "* Time ÷ graphc's, geometric mean, 1 thread: PyTorch 2.00, best peer 2.00.",
+    ]
+
+
 def test_the_readme_has_a_place_for_the_table() -> None:
     readme = (performance.ROOT / "README.md").read_text()
     again = performance.replace_section(performance.replace_section(readme, "old\n"), "new\n")
@@ -256,7 +268,7 @@ def test_the_readme_has_a_place_for_the_table() -> None:
 
 
 def test_networks_and_peers_of_the_table_exist() -> None:
-    assert set(performance.SIDES) <= set(NETWORKS)
+    assert {*performance.SIDES, *(name for name, *_ in performance.TRAINED)} <= set(NETWORKS)
     assert set(performance.LABELS) == {"graphc", *PEERS}
 
 

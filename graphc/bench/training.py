@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from graphc import ops
-from graphc.bench.comparison import compare
+from graphc.bench.comparison import ROUNDS, SECONDS, compare
 from graphc.bench.figures import Comparison
 from graphc.bench.runtimes import TRAINERS, TRAINING, Peer
 from graphc.errors import InputError
@@ -26,6 +27,10 @@ class Halves:
         steps = {m.runtime: m.median for m in self.step.measurements}
         return {name: steps[name] / forward[name] - 1 for name in steps if name in forward}
 
+    def to_json(self) -> dict[str, Any]:
+        """All of it as numbers, texts, lists and dicts."""
+        return {"step": self.step.to_json(), "forward": self.forward.to_json(), "backward": self.backward_ratios()}
+
 
 def find_trainers(names: tuple[str, ...]) -> list[str]:
     """Those of these names that can be measured while they train. Errors: InputError."""
@@ -40,8 +45,8 @@ def compare_training(
     sizes: Mapping[str, int],
     names: Sequence[str],
     threads: Sequence[int],
-    rounds: int,
-    seconds: float,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Halves]:
     """For each number of threads, a step of SGD with momentum on a batch of random images and labels.
