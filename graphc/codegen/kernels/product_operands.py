@@ -1,0 +1,51 @@
+"""What a product multiplies: the operands of a fully connected layer or a matmul as matrices, or many of them."""
+
+from dataclasses import dataclass
+
+from graphc.codegen.layout import DENSE
+from graphc.codegen.nest import Buffer
+from graphc.ir import DimLike, DType, dims
+from graphc.ops import Linear, MatMul
+
+
+@dataclass(frozen=True)
+class Operands:
+    """`count` products y [M,N] = a [M,K] times b [K,N]; a lies as [K,M] if turned, b as [N,K].
+
+    From one a to the next it is `a_step` elements, 0 if all products share it; so for b.
+    """
+
+    a: Buffer
+    b: Buffer
+    rows: DimLike  # M
+    columns: DimLike  # N
+    depth: DimLike  # K
+    a_turned: bool = False
+    b_turned: bool = False
+    count: DimLike = 1
+    a_step: DimLike = 0
+    b_step: DimLike = 0
+
+
+def find_operands(op: Linear | MatMul, a: Buffer, b: Buffer) -> Operands | None:
+    """The matrices, if they are float32 and lie dense, and one or both of the operands have all leading dims of y."""
+    if any(x.type.dtype != DType.F32 or x.layout != DENSE or x.pitch is not None for x in (a, b)):
+        return None
+    if isinstance(op, Linear):
+        return Operands(a, b, dims.product(a.shape[:-1]), b.shape[0], b.shape[1], b_turned=True)
+    if a.type.rank < 2 or b.type.rank < 2:
+        return None
+    rows, depth = (a.shape[-1], a.shape[-2]) if op.turn_a else (a.shape[-2], a.shape[-1])
+    columns = b.shape[-2] if op.turn_b else b.shape[-1]
+    if b.type.rank == 2 and not op.turn_a:  # the rows of all matrices follow each other
+        return Operands(a, b, dims.product(a.shape[:-1]), columns, depth, b_turned=op.turn_b)
+    a_lead, b_lead = a.shape[:-2], b.shape[:-2]
+    if a_lead and b_lead and not (len(a_lead) == len(b_lead) and all(map(dims.same, a_lead, b_lead))):
+        return None
+    steps = [dims.product([rows, depth]) if a_lead else 0, dims.product([depth, columns]) if b_lead else 0]
+    return Operands(a, b, rows, columns, depth, op.turn_a, op.turn_b, dims.product(a_lead or b_lead), *steps)
+
+
+def product_pays(o: Operands) -> bool:
+    """Whether the blocked product is faster than a loop nest."""
+    return o.depth != 0
