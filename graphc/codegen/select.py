@@ -18,7 +18,7 @@ from graphc.codegen.kernels.loop_nest import LoopNestKernel
 from graphc.codegen.kernels.max_pool_route import MaxPoolRouteKernel
 from graphc.codegen.kernels.pack import PackWeights
 from graphc.codegen.kernels.product import Product
-from graphc.codegen.kernels.product_operands import find_operands, product_pays
+from graphc.codegen.kernels.product_operands import Operands, find_operands, product_pays
 from graphc.codegen.kernels.relayout import Relayout
 from graphc.codegen.kernels.tile import list_tiles
 from graphc.codegen.kernels.weight_gradient import WeightGradient
@@ -61,11 +61,10 @@ def select_kernels(
         return _convolve_transposed(op, inputs, outputs[0], target, not precise, fresh, choose)
     if isinstance(op, ops.Conv2dWeightGradient) and inputs[1].layout.block == target.lanes:
         return _differentiate_weights(op, inputs[0], inputs[1], outputs[0], target)
-    if isinstance(op, ops.Linear | ops.MatMul) and (operands := find_operands(op, *inputs[:2])) and product_pays(operands):
-        rest = list(inputs[2:])
-        bias = rest.pop(0) if isinstance(op, ops.Linear) and op.bias else None
-        epilogue = op.epilogue if isinstance(op, ops.Linear) else None
-        return [Product(operands, outputs[0], bias, rest, epilogue, target)]
+    if isinstance(op, ops.Linear | ops.MatMul):
+        operands = find_operands(op, *inputs[:2])
+        if operands and product_pays(operands):
+            return [_multiply(op, operands, inputs[2:], outputs[0], target)]
     if isinstance(op, POOLS) and outputs[0].layout == inputs[0].layout == Layout(target.lanes) and constant_count(op):
         kind = "max" if isinstance(op, ops.MaxPool) else "average"
         return [WindowKernel(kind, op.window, outputs[0], inputs[0], None, None, [], None, target)]
@@ -196,6 +195,14 @@ def _differentiate_weights(
     part, element = loop_vars("pe", kernel.buffers[0].shape)
     nest = Nest(flat, (element,), (element,), total(kernel.buffers[0][part, element], part))
     return [kernel, LoopNestKernel("sum", nest, target)]
+
+
+def _multiply(
+    op: ops.Linear | ops.MatMul, operands: Operands, others: Sequence[Buffer], y: Buffer, target: Target
+) -> Product:
+    if isinstance(op, ops.MatMul):
+        return Product(operands, y, None, (), None, target)
+    return Product(operands, y, others[0] if op.bias else None, others[op.bias :], op.epilogue, target)
 
 
 def _convolve_depthwise(

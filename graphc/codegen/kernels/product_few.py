@@ -17,16 +17,21 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, fold_lanes, i64, intrinsic, mangle, repeat, splat, when
-from graphc.codegen.kernels.tile import for_strips, sum_blocks, zeros
+from graphc.codegen.blocks import F32, I1, I8, VOID, address, fold_lanes, i64, intrinsic, mangle, repeat, splat, when
+from graphc.codegen.kernels.borders import least
+from graphc.codegen.kernels.tile import for_strips, prefetch, zeros
 from graphc.codegen.kernels.transpose import load_some, store_some
 
 if TYPE_CHECKING:
     from graphc.codegen.kernels.product import ProductEmitter
 
 FEW = 8
-WIDEST = 8  # vectors or rows of b in a tile: 8 chains of additions fill the pipes
-CHUNK = 128  # products that are summed before they are added to the others, as in sum_blocks
+WIDEST = 8  # rows of b in a tile: 8 chains of additions fill the pipes
+ROWS_AHEAD = 8  # of b asked for: they may all fight for the same lines of the first-level cache, which has 8 or more
+VECTORS_AHEAD = 16  # along rows of b: 1 KiB on AVX-512
+CHUNK = 128  # products that are summed before they are added to others: one chain of all would round too often
+CHAIN = 512  # the same for the lanes along k, of which each sums a part
+NEAR = 8192  # elements of a that are read again and again: 32 KiB of the first-level cache
 
 
 class FewRows:
@@ -45,52 +50,91 @@ class FewRows:
         return intrinsic(self.b, f"llvm.fmuladd.{mangle(self.type)}", self.type, [x, y, total])
 
     def _columns(self, rows: int) -> None:
-        """Vectors of b as it lies."""
+        """Vectors of b as it lies. Sums of CHUNK k lie in scratch, then they are added to y."""
         b, p, lanes = self.b, self.p, self.lanes
-        vectors = min(WIDEST, self.most // rows, p.g.columns // lanes)
+        together = max(1, min(WIDEST, self.most * 2 // 3 // rows))
+        pitch = i64(p.g.columns)
         row_step, k_step = (i64(1), p.a_pitch) if p.a_turned else (p.a_pitch, i64(1))
-        lines = [address(b, p.a, b.mul(i64(i), row_step), F32) for i in range(rows)]
         start = address(b, p.b_matrix, p.column, F32)
         y = address(b, p.y_all, b.add(p.y_start, p.column), F32)
+        whole = b.and_(p.columns, i64(-lanes))
+        rest = b.sub(p.columns, whole)
 
-        def tile(column: ir.Value, count: int, there: ir.Value | None) -> None:
-            source = address(b, start, column, F32)
+        def group(k: ir.Value, count: int) -> None:
+            """Add what `count` k give: their elements of a stay in registers, the rows of b pass."""
+            elements = [
+                [
+                    splat(b, self._element(b.add(b.mul(i64(i), row_step), b.mul(b.add(k, i64(q)), k_step))), lanes)
+                    for i in range(rows)
+                ]
+                for q in range(count)
+            ]
+            lines = [address(b, start, b.mul(b.add(k, i64(q)), p.b_pitch), F32) for q in range(count)]
+            coming = [address(b, line, b.mul(i64(ROWS_AHEAD), p.b_pitch), F32) for line in lines]
 
-            def one(k: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-                row = address(b, source, b.mul(k, p.b_pitch), F32)
-                if there is not None:
-                    loaded = [load_some(b, lanes, row, there)]
-                else:
-                    places = [address(b, row, i64(v * lanes), F32) for v in range(count)]
-                    loaded = [b.load(place, typ=self.type, align=4) for place in places]
-                at, results = b.mul(k, k_step), list(sums)
-                for i, line in enumerate(lines):
-                    element = splat(b, b.load(address(b, line, at, F32), typ=F32, align=4), lanes)
-                    for v, vector in enumerate(loaded):
-                        results[v * rows + i] = self._multiply(vector, element, sums[v * rows + i])
-                return results
+            def vector(column: ir.Value, there: ir.Value | None = None) -> None:
+                places = [address(b, line, column, F32) for line in lines]
+                loaded = [self._load(place, there) for place in places]
+                for line in coming:
+                    prefetch(b, address(b, line, column, F32))
+                for i in range(rows):
+                    place = address(b, p.sums, b.add(b.mul(i64(i), pitch), column), F32)
+                    total = b.load(place, typ=self.type, align=4)
+                    for x, element in zip(loaded, elements, strict=True):
+                        total = self._multiply(x, element[i], total)
+                    b.store(total, place, align=4)
 
-            sums = sum_blocks(b, p.depth, zeros(lanes, count, rows), one, CHUNK)
-            for i in range(rows):
-                line = address(b, y, b.add(column, b.mul(i64(i), p.n)), F32)
-                for v in range(count):
-                    place, value = address(b, line, i64(v * lanes), F32), sums[v * rows + i]
-                    if there is not None:
-                        store_some(b, value, place, there)
-                    else:
-                        b.store(value, place, align=4)
+            def one(column: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                vector(column)
+                return []
 
-        def wide(column: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            tile(column, vectors, None)
-            return []
+            def last() -> list[ir.Value]:
+                vector(whole, rest)
+                return []
 
-        def narrow(column: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            tile(column, 1, b.sub(p.columns, column))
-            return []
+            repeat(b, i64(0), whole, lanes, [], one)
+            when(b, b.icmp_signed(">", rest, i64(0)), last)
 
-        whole = b.sub(p.columns, b.urem(p.columns, i64(vectors * lanes)))
-        repeat(b, i64(0), whole, vectors * lanes, [], wide)
-        repeat(b, whole, p.columns, lanes, [], narrow)
+        def chunk(begin: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            end = least(b, p.depth, b.add(begin, i64(CHUNK)))
+            size = i64(4 * rows * p.g.columns)
+            intrinsic(b, "llvm.memset.p0.i64", VOID, [p.sums, ir.Constant(I8, 0), size, ir.Constant(I1, 0)])
+
+            def some(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                group(k, together)
+                return []
+
+            def single(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                group(k, 1)
+                return []
+
+            most = b.sub(end, b.urem(b.sub(end, begin), i64(together)))
+            repeat(b, begin, most, together, [], some)
+            repeat(b, most, end, 1, [], single)
+            later = b.icmp_signed(">", begin, i64(0))
+
+            def add(column: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                there = b.sub(p.columns, column)
+                for i in range(rows):
+                    place = address(b, p.sums, b.add(b.mul(i64(i), pitch), column), F32)
+                    total = b.load(place, typ=self.type, align=4)
+                    target = address(b, y, b.add(b.mul(i64(i), p.n), column), F32)
+                    before = load_some(b, lanes, target, b.select(later, there, i64(0)))
+                    store_some(b, b.fadd(before, total), target, there)
+                return []
+
+            return repeat(b, i64(0), p.columns, lanes, [], add)
+
+        repeat(b, i64(0), p.depth, CHUNK, [], chunk)
+
+    def _element(self, at: ir.Value) -> ir.Value:
+        return self.b.load(address(self.b, self.p.a, at, F32), typ=F32, align=4)
+
+    def _load(self, place: ir.Value, there: ir.Value | None) -> ir.Value:
+        """A vector; of one that is not whole, the first `there` lanes."""
+        if there is not None:
+            return load_some(self.b, self.lanes, place, there)
+        return self.b.load(place, typ=self.type, align=4)
 
     def _fold(self, rows: int) -> None:
         """Lanes along k of b, turned. The results first lie in scratch, as rows of the block's length."""
@@ -98,45 +142,45 @@ class FewRows:
         together, pitch = min(WIDEST, self.most // rows), i64(p.kernel.room)
         lines = [address(b, p.a, b.mul(i64(i), p.a_pitch), F32) for i in range(rows)]
         start = address(b, p.b_matrix, b.mul(p.row, p.b_pitch), F32)
-        vectors = b.udiv(p.depth, i64(lanes))
-        whole = b.mul(vectors, i64(lanes))
-        rest = b.sub(p.depth, whole)
+        chunk = min(CHAIN * lanes, NEAR // rows // lanes * lanes)
 
-        def tile(first: ir.Value, count: int) -> None:
+        def tile(first: ir.Value, count: int, begin: ir.Value) -> None:
             weights = [address(b, start, b.mul(b.add(first, i64(r)), p.b_pitch), F32) for r in range(count)]
 
             def multiply(at: ir.Value, sums: list[ir.Value], there: ir.Value | None = None) -> list[ir.Value]:
-                def load(line: ir.Value) -> ir.Value:
-                    place = address(b, line, at, F32)
-                    if there is not None:
-                        return load_some(b, lanes, place, there)
-                    return b.load(place, typ=self.type, align=4)
-
-                x = [load(line) for line in lines]
-                pairs = [(w, v) for w in map(load, weights) for v in x]
+                if there is None:
+                    for w in weights:
+                        prefetch(b, address(b, w, b.add(at, i64(VECTORS_AHEAD * lanes)), F32))
+                x, w = ([self._load(address(b, line, at, F32), there) for line in ls] for ls in (lines, weights))
+                pairs = [(w, v) for w in w for v in x]
                 return [self._multiply(w, v, total) for (w, v), total in zip(pairs, sums, strict=True)]
 
-            def one(vector: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-                return multiply(b.mul(vector, i64(lanes)), sums)
-
-            sums = sum_blocks(b, vectors, zeros(lanes, count, rows), one, CHUNK)
+            end = least(b, p.depth, b.add(begin, i64(chunk)))
+            whole = b.sub(end, b.and_(b.sub(end, begin), i64(lanes - 1)))
+            rest = b.sub(end, whole)
+            sums = repeat(b, begin, whole, lanes, zeros(lanes, count, rows), multiply)
             sums = when(b, b.icmp_signed(">", rest, i64(0)), lambda: multiply(whole, sums, rest), sums)
+            later = b.icmp_signed(">", begin, i64(0))
             for r in range(count):
                 for i in range(rows):
-                    at = b.add(b.mul(i64(i), pitch), b.add(first, i64(r)))
-                    b.store(fold_lanes(b, sums[r * rows + i], b.fadd), address(b, p.sums, at, F32), align=4)
+                    place = address(b, p.sums, b.add(b.mul(i64(i), pitch), b.add(first, i64(r))), F32)
+                    before = b.select(later, b.load(place, typ=F32, align=4), ir.Constant(F32, 0.0))
+                    b.store(b.fadd(before, fold_lanes(b, sums[r * rows + i], b.fadd)), place, align=4)
 
-        def some(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            tile(first, together)
-            return []
+        def some_k(begin: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            def some(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                tile(first, together, begin)
+                return []
 
-        def single(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            tile(first, 1)
-            return []
+            def single(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                tile(first, 1, begin)
+                return []
 
-        most = b.sub(p.rows, b.urem(p.rows, i64(together)))
-        repeat(b, i64(0), most, together, [], some)
-        repeat(b, most, p.rows, 1, [], single)
+            most = b.sub(p.rows, b.urem(p.rows, i64(together)))
+            repeat(b, i64(0), most, together, [], some)
+            return repeat(b, most, p.rows, 1, [], single)
+
+        repeat(b, i64(0), p.depth, chunk, [], some_k)
 
         def row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             line = address(b, p.sums, b.mul(i, pitch), F32)

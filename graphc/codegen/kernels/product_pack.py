@@ -16,8 +16,9 @@ def copy_rows(
     pitch: ir.Value,
     rows: ir.Value,
     length: ir.Value,
+    usual: int = 0,
 ) -> None:
-    """Copy `rows` rows of `length` elements, which lie `pitch` apart.
+    """Copy `rows` rows of `length` elements, which lie `pitch` apart; without a loop where the length is the usual one.
 
     In `target`, zeros follow them up to a whole vector.
     """
@@ -38,7 +39,21 @@ def copy_rows(
         repeat(b, i64(0), whole, lanes, [], vector)
         return when(b, b.icmp_signed(">", rest, i64(0)), last)
 
-    repeat(b, i64(0), rows, 1, [], row)
+    def unrolled(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        here, there = address(b, source, b.mul(i, pitch), F32), address(b, target, b.mul(i, target_pitch), F32)
+        for at in range(0, usual, lanes):
+            value = b.load(address(b, here, i64(at), F32), typ=type, align=4)
+            b.store(value, address(b, there, i64(at), F32), align=4)
+        return []
+
+    if not usual:
+        repeat(b, i64(0), rows, 1, [], row)
+        return
+    with b.if_else(b.icmp_signed("==", length, i64(usual))) as (same, other):
+        with same:
+            repeat(b, i64(0), rows, 1, [], unrolled)
+        with other:
+            repeat(b, i64(0), rows, 1, [], row)
 
 
 def copy_panel(
@@ -52,20 +67,8 @@ def copy_panel(
     width: ir.Value,
 ) -> None:
     """Of `depth` rows, `pitch` apart, the first `vectors` vectors, as [row][vector][lane]; only `width` are there."""
-    type, size = ir.VectorType(F32, lanes), vectors * lanes
-
-    def row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        here, there = address(b, source, b.mul(i, pitch), F32), address(b, target, b.mul(i, i64(size)), F32)
-        for v in range(vectors):
-            value = b.load(address(b, here, i64(v * lanes), F32), typ=type, align=4)
-            b.store(value, address(b, there, i64(v * lanes), F32), align=4)
-        return []
-
-    with b.if_else(b.icmp_signed(">=", width, i64(size))) as (full, partial):
-        with full:
-            repeat(b, i64(0), depth, 1, [], row)
-        with partial:
-            copy_rows(b, lanes, target, i64(size), source, pitch, depth, width)
+    size = vectors * lanes
+    copy_rows(b, lanes, target, i64(size), source, pitch, depth, width, size)
 
 
 def turn_panel(
