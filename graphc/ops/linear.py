@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc import ops
 from graphc.errors import ShapeError
 from graphc.ir import Array, Builder, Op, TensorType, Value, dims
 from graphc.ops.checks import check_inputs

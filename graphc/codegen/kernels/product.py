@@ -11,9 +11,6 @@ SCHEDULE   Rows of one operand pass, element by element, by vectors of the other
            block, and a panel of vectors, as wide as the tile. The panel then serves all rows from the first-level
            cache. Sums between the steps lie in scratch. What a tile computes beyond the edges is not stored, and
            nothing is read there.
-           The gradient of weights adds up a batch only: y is long and K short. There, blocks are long rows, and with
-           at most SHALLOW k, all panels are copied first and y is written along its rows: else each store would open
-           another page of memory (batch 2, 9216 to 4096 features: 14 ms so, 6 along the rows).
            With at most FEW rows in y, the way of the weights from memory takes longer than all else: they are read
            once, in place (product_few.py).
            All of it depends on sizes alone, and each sum has one order: steps of DEPTH, each from zero.
@@ -42,8 +39,6 @@ DEPTH = 128  # a panel of 4 vectors takes 32 KiB on AVX-512, of a first-level ca
 ROWS = 192  # copied rows take 108 KiB of the second-level cache; 192 rows hide what copying a panel costs
 PANELS = 4  # 256 columns on AVX-512: they hide what copying the rows costs, and their sums take 192 KiB
 LEAST_TASKS = 16  # smaller blocks, while there are fewer: threads end together, and there may be many
-SHALLOW = 32  # up to this depth, a group of panels is copied at once, and y is written row by row of them
-LONG = 8
 FEWEST_ROWS = 48  # of a block of less than ROWS
 
 
@@ -63,19 +58,17 @@ def make_blocks(o: Operands, target: Target) -> Blocks:
     """Decide tile and blocks."""
     lanes, turned = target.lanes, o.b_turned
     height, width = (o.columns, o.rows) if turned else (o.rows, o.columns)
-    vectors, pixels = next(iter(PIXELS[target.registers, target.fused].items()))
-    panels = PANELS
-    if isinstance(width, int):
+    tiles = PIXELS[target.registers, target.fused]
+    rows, panels = ROWS, PANELS
+    if turned:  # the batch is not known: a panel takes as many vectors as there are
+        vectors, pixels = max(tiles.items())
+    elif isinstance(width, int):
         vectors, pixels = split_vectors(-(-width // lanes), target)
         panels = min(PANELS, max(1, -(-width // (vectors * lanes)) // LEAST_TASKS))
-    long = o.a_turned and not turned
-    if long:
-        panels *= LONG
-    if turned:  # the batch is not known: a panel takes as many vectors as there are
-        vectors, panels = max(PIXELS[target.registers, target.fused]), PANELS
-    rows = ROWS // LONG if long else ROWS
+    else:
+        vectors, pixels = next(iter(tiles.items()))
     if isinstance(height, int):
-        blocks = max(-(-height // rows), min(LEAST_TASKS // 2, height // FEWEST_ROWS), 1)
+        blocks = max(-(-height // ROWS), min(LEAST_TASKS // 2, height // FEWEST_ROWS), 1)
         rows = -(-height // blocks)
     return Blocks(turned, lanes, vectors, pixels, rows, panels * vectors * lanes)
 
@@ -84,14 +77,21 @@ class Product:
     """y = epilogue(a times b + bias, extra...), all dense; only where b is turned there may be more than a and b."""
 
     def __init__(
-        self, o: Operands, y: Buffer, bias: Buffer | None, extra: Sequence[Buffer], epilogue: str | None, target: Target
+        self,
+        o: Operands,
+        y: Buffer,
+        bias: Buffer | None,
+        extra: Sequence[Buffer],
+        epilogue: str | None,
+        target: Target,
+        wanted: DimLike = 1,
     ) -> None:
         g = self.blocks = make_blocks(o, target)
         self.operands, self.has_bias, self.epilogue = o, bias is not None, Epilogue(epilogue, len(extra))
         self.tiles = PIXELS[target.registers, target.fused]
         letters = "".join("t" if turned else "n" for turned in (o.a_turned, o.b_turned))
         self.name = f"product_{letters}_{g.vectors}x{g.pixels}"
-        self.few = not (o.a_turned and o.b_turned) and not (isinstance(o.rows, int) and o.rows > FEW)
+        self.few = not o.a_turned and not (isinstance(o.rows, int) and o.rows > FEW)
         few = f"; up to {FEW} rows in place" if self.few else ""
         self.reason = f"blocks of {g.rows} x {g.columns}, {DEPTH} deep{few}"
         self.buffers = [y, o.a, o.b, *([bias] if bias else []), *extra]
@@ -99,8 +99,8 @@ class Product:
         blocks = dims.ceil_div(height, g.rows), dims.ceil_div(width, g.columns)
         a_pitch, b_pitch = o.rows if o.a_turned else o.depth, o.depth if o.b_turned else o.columns
         self.sizes: list[DimLike] = [o.rows, o.columns, o.depth, a_pitch, b_pitch, o.a_step, o.b_step, *blocks]
-        self.tasks = dims.product([o.count, *blocks])
-        self.work = dims.product([o.count, o.rows, o.columns, o.depth])
+        self.tasks = dims.product([o.count, *blocks, wanted])
+        self.work = dims.product([o.count, o.rows, o.columns, o.depth, wanted])
         self.single = isinstance(o.depth, int) and o.depth <= DEPTH  # one step
         code = letters, g, self.few, self.single, bias is not None, len(extra), target.registers
         self.key = f"{self.name} {code} {epilogue}"
@@ -129,7 +129,7 @@ class Product:
     @property
     def panel(self) -> int:
         """Elements of a panel; one square at least."""
-        return max(DEPTH * self.blocks.vectors * self.blocks.lanes, SHALLOW * self.blocks.columns)
+        return DEPTH * self.blocks.vectors * self.blocks.lanes
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
@@ -152,7 +152,7 @@ class ProductEmitter:
         self.m, self.n, self.depth, self.a_pitch, self.b_pitch, self.a_step, self.b_step, *sizes = function.args[count:]
         self.row_blocks, self.column_blocks, self.begin, self.end, self.sums = sizes
         self.copied = address(b, self.sums, i64(kernel.room * self.g.columns), F32)
-        size = ((DEPTH if kernel.by_depth else kernel.room) * kernel.pitch)
+        size = (DEPTH if kernel.by_depth else kernel.room) * kernel.pitch
         self.panel = address(b, self.copied, i64(size), F32)
         self.type = ir.VectorType(F32, self.g.lanes)
         self.height, self.width = (self.n, self.m) if self.g.turned else (self.m, self.n)
@@ -211,11 +211,11 @@ class ProductEmitter:
 
             def panel(start: ir.Value, vectors: int) -> None:
                 column = b.mul(start, i64(g.lanes))
-                self._copy_panel(k, count, column, vectors, self.panel)
+                self._copy_panel(k, count, column, vectors)
                 most = self.kernel.tiles[vectors]
 
                 def strip(row: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                    self._store_sums(k, row, column, self._sum(count, row, vectors, most, self.panel), vectors)
+                    self._store_sums(k, row, column, self._sum(count, row, vectors, most), vectors)
                     return []
 
                 repeat(b, i64(0), self.rows, most, [], strip)
@@ -223,34 +223,12 @@ class ProductEmitter:
             for_strips(b, vectors, g.vectors, panel)
             return
 
-        width = i64(g.vectors * g.lanes)
-        shallow = b.icmp_signed("<=", count, i64(SHALLOW))
-        group = b.select(shallow, i64(g.columns), width)
+        def one_panel(column: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            self._copy_panel(k, count, column, g.vectors)
+            for_strips(b, self.rows, g.pixels, lambda row, pixels: self._strip(k, count, column, row, pixels))
+            return []
 
-        def one_group(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            end = least(b, self.columns, b.add(first, group))
-
-            def place(column: ir.Value) -> ir.Value:
-                return address(b, self.panel, b.mul(b.sub(column, first), count), F32)
-
-            def copy(column: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                self._copy_panel(k, count, column, g.vectors, place(column))
-                return []
-
-            def strip(row: ir.Value, pixels: int) -> None:
-                def one(column: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                    self._strip(k, count, column, row, pixels, place(column))
-                    return []
-
-                repeat(b, first, end, g.vectors * g.lanes, [], one)
-
-            repeat(b, first, end, g.vectors * g.lanes, [], copy)
-            for_strips(b, self.rows, g.pixels, strip)
-            return [b.add(first, group)]
-
-        start = [i64(0)]
-        groups = b.udiv(b.add(self.columns, b.sub(group, i64(1))), group)
-        repeat(b, i64(0), groups, 1, start, lambda _, values: one_group(values[0], []))
+        repeat(b, i64(0), self.columns, g.vectors * g.lanes, [], one_panel)
 
     def _copy_rows(self, k: ir.Value, count: ir.Value) -> None:
         b, pitch = self.b, i64(self.kernel.pitch)
@@ -262,30 +240,30 @@ class ProductEmitter:
         source = address(b, matrix, b.add(b.mul(self.row, step), k), F32)
         copy_rows(b, self.g.lanes, self.copied, pitch, source, step, self.rows, count, DEPTH)
 
-    def _copy_panel(self, k: ir.Value, count: ir.Value, column: ir.Value, vectors: int, panel: ir.Value) -> None:
+    def _copy_panel(self, k: ir.Value, count: ir.Value, column: ir.Value, vectors: int) -> None:
         b, lanes = self.b, self.g.lanes
         matrix, pitch = (self.a, self.a_pitch) if self.g.turned else (self.b_matrix, self.b_pitch)
         first, left = b.add(self.column, column), b.sub(self.columns, column)
         left = least(b, left, i64(vectors * lanes))
         if self.g.turned and not self.a_turned:
             source = address(b, matrix, b.add(b.mul(first, pitch), k), F32)
-            turn_panel(b, lanes, vectors, panel, source, pitch, count, left)
+            turn_panel(b, lanes, vectors, self.panel, source, pitch, count, left)
         else:
             source = address(b, matrix, b.add(b.mul(k, pitch), first), F32)
-            copy_panel(b, lanes, vectors, panel, source, pitch, count, left)
+            copy_panel(b, lanes, vectors, self.panel, source, pitch, count, left)
 
     # -- strips -------------------------------------------------------------------------------------------------------
 
-    def _sum(self, count: ir.Value, row: ir.Value, vectors: int, pixels: int, panel: ir.Value) -> list[ir.Value]:
+    def _sum(self, count: ir.Value, row: ir.Value, vectors: int, pixels: int) -> list[ir.Value]:
         """The register tile: `pixels` copied rows times the copied panel."""
         b, lanes, pitch = self.b, self.g.lanes, self.kernel.pitch
         step, apart = (pitch, 1) if self.kernel.by_depth else (1, pitch)
         rows = address(b, self.copied, b.mul(row, i64(apart)), F32)
 
         def run(k: ir.Value, sums: list[ir.Value], length: int = RUN) -> list[ir.Value]:
-            values = address(b, panel, b.mul(k, i64(vectors * lanes)), F32)
+            panel = address(b, self.panel, b.mul(k, i64(vectors * lanes)), F32)
             x = address(b, rows, b.mul(k, i64(step)), F32)
-            return accumulate(b, lanes, sums, vectors, values, x, [i * step for i in range(length)], apart)
+            return accumulate(b, lanes, sums, vectors, panel, x, [i * step for i in range(length)], apart)
 
         whole = b.and_(count, i64(-RUN))
         sums = repeat(b, i64(0), whole, RUN, zeros(lanes, vectors, pixels), run)
@@ -313,12 +291,12 @@ class ProductEmitter:
         for place, value in zip(places, self._add_saved(k, places, sums), strict=True):
             self.b.store(value, place, align=4)
 
-    def _strip(self, k: ir.Value, count: ir.Value, column: ir.Value, row: ir.Value, pixels: int, panel: ir.Value) -> None:
+    def _strip(self, k: ir.Value, count: ir.Value, column: ir.Value, row: ir.Value, pixels: int) -> None:
         """A strip of y: its sums to scratch, or after the last step to y."""
         b, g = self.b, self.g
         at = b.add(b.mul(b.add(self.row, row), self.n), b.add(self.column, column))
         y = address(b, self.y_all, b.add(self.y_start, at), F32)
-        sums = self._sum(count, row, g.vectors, pixels, panel)
+        sums = self._sum(count, row, g.vectors, pixels)
         places = self._places(row, column, g.vectors, pixels)
         sums = self._add_saved(k, places, sums)
         if self.kernel.single:

@@ -54,7 +54,6 @@ class FewRows:
         b, p, lanes = self.b, self.p, self.lanes
         together = max(1, min(WIDEST, self.most * 2 // 3 // rows))
         pitch = i64(p.g.columns)
-        row_step, k_step = (i64(1), p.a_pitch) if p.a_turned else (p.a_pitch, i64(1))
         start = address(b, p.b_matrix, p.column, F32)
         y = address(b, p.y_all, b.add(p.y_start, p.column), F32)
         whole = b.and_(p.columns, i64(-lanes))
@@ -63,10 +62,7 @@ class FewRows:
         def group(k: ir.Value, count: int) -> None:
             """Add what `count` k give: their elements of a stay in registers, the rows of b pass."""
             elements = [
-                [
-                    splat(b, self._element(b.add(b.mul(i64(i), row_step), b.mul(b.add(k, i64(q)), k_step))), lanes)
-                    for i in range(rows)
-                ]
+                [splat(b, self._element(b.add(b.mul(i64(i), p.a_pitch), b.add(k, i64(q)))), lanes) for i in range(rows)]
                 for q in range(count)
             ]
             lines = [address(b, start, b.mul(b.add(k, i64(q)), p.b_pitch), F32) for q in range(count)]

@@ -7,7 +7,8 @@ from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike, DType, dims
 from graphc.ops import Linear, MatMul
 
-LEAST_PRODUCT, LEAST_DEPTH, LEAST_COLUMNS, UNKNOWN = 4096, 16, 8, 8  # see product_pays
+LEAST_PRODUCT, LEAST_DEPTH, LEAST_COLUMNS, UNKNOWN = 4096, 16, 8, 8  # see product_wanted
+LARGE_RESULT, LONG_SUM = 2**20, 32  # 4 MiB, more than a second-level cache; k
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Operands:
     b_step: DimLike = 0
 
 
-def find_operands(op: Linear | MatMul, a: Buffer, b: Buffer) -> Operands | None:
-    """The matrices, if they are float32 and lie dense, and one or both of the operands have all leading dims of y."""
-    if any(x.type.dtype != DType.F32 or x.layout != DENSE or x.pitch is not None for x in (a, b)):
+def find_operands(op: Linear | MatMul, a: Buffer, b: Buffer, *others: Buffer) -> Operands | None:
+    """The matrices, if they and `others` are float32 and dense, and one or both of them have all leading dims of y."""
+    if any(x.type.dtype != DType.F32 or x.layout != DENSE or x.pitch is not None for x in (a, b, *others)):
         return None
     if isinstance(op, Linear):
         return Operands(a, b, dims.product(a.shape[:-1]), b.shape[0], b.shape[1], b_turned=True)
@@ -48,13 +49,20 @@ def find_operands(op: Linear | MatMul, a: Buffer, b: Buffer) -> Operands | None:
     return Operands(a, b, rows, columns, depth, op.turn_a, op.turn_b, dims.product(a_lead or b_lead), *steps)
 
 
-def product_pays(o: Operands) -> bool:
-    """Whether the blocked product is faster than a loop nest; dims that are known only in a run count as UNKNOWN.
+def product_wanted(o: Operands) -> DimLike:
+    """1 where the blocked product is faster than a loop nest, else 0; dims known only in a run count as UNKNOWN.
 
     Sums over few k, and products of few columns, are faster without copies. (Batch 64, GFLOP/s of nest and product:
     64 to 32 features, 92 and 148; 16 to 16, 35 and 82; its input gradient, 156 and 91; 84 to 10, 69 and 93; its input
     gradient, with 10 k, 163 and 104.)
+
+    A gradient of weights is a sum over the batch; there a lies turned. The nest writes y along its rows and reads the
+    rest from caches, so it is as fast as memory until rows of b no longer stay in them. (4096 to 4096 features, batch
+    2, 16, 32, 256: 15, 80, 104, 101 and 8, 69, 118, 175; 400 to 120: 118, 216, 223, 218 and 76, 173, 183, 172. With
+    panels copied ahead and y written along its rows, too, the product came near the nest at 2 k, and no nearer at 16.)
     """
     rows, columns, depth = (d if isinstance(d, int) else UNKNOWN for d in (o.rows, o.columns, o.depth))
+    if o.a_turned and not o.b_turned:
+        return dims.minimum(1, dims.floor_div(o.depth, LONG_SUM)) if rows * columns >= LARGE_RESULT else 0
     long = not isinstance(o.depth, int) or depth >= LEAST_DEPTH
-    return long and columns >= LEAST_COLUMNS and rows * columns * depth >= LEAST_PRODUCT
+    return int(long and columns >= LEAST_COLUMNS and rows * columns * depth >= LEAST_PRODUCT)
