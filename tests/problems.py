@@ -121,7 +121,7 @@ def matmul(draw: st.DrawFn) -> Problem:
     a, b = draw(st.sampled_from([
         (f32(N, H, c), f32(N, c, W)), (f32(H, c), f32(c, W)), (f32(N, 2, H, W), f32(W, c)), (f32(c), f32(N, c, W)),
         (f32(N, H, c), f32(c)), (f32(c), f32(c)), (f32(H, c), f32(c, k)), (f32(m, H), f32(H, k)),
-        (f32(N, m, H), f32(H, k)), (f32(m, c), f32(N, c, k)), (f32(2, N, m, c), f32(2, N, c, k)),
+        (f32(N, m, H), f32(H, k)), (f32(m, c), f32(N, c, k)), (f32(N, 2, m, c), f32(N, 2, c, k)),
     ]))  # fmt: skip
     turned = [x.rank > 1 and draw(st.booleans()) for x in (a, b)]
     a, b = (
