@@ -123,7 +123,8 @@ def matmul(draw: st.DrawFn) -> Problem:
         (f32(N, H, c), f32(c)), (f32(c), f32(c)), (f32(H, c), f32(c, k)), (f32(m, H), f32(H, k)),
         (f32(N, m, H), f32(H, k)), (f32(m, c), f32(N, c, k)), (f32(N, 2, m, c), f32(N, 2, c, k)),
     ]))  # fmt: skip
-    turned = [x.rank > 1 and draw(st.booleans()) for x in (a, b)]
+    # ONNX Runtime, where it optimizes, forgets to turn a matrix that meets a vector
+    turned = [min(a.rank, b.rank) > 1 and draw(st.booleans()) for _ in (a, b)]
     a, b = (
         x.with_shape(*x.shape[:-2], x.shape[-1], x.shape[-2]) if t else x for x, t in zip((a, b), turned, strict=True)
     )
