@@ -143,8 +143,8 @@ def _count_connections(node: Node, inputs: list[tuple[int, ...]], units: int) ->
             return prod(inputs[0]) * prod(inputs[1][1:]), units * bias, True
         case ops.Linear(bias=bias):
             return units * inputs[1][1], units * bias, True
-        case ops.MatMul():
-            return units * inputs[0][-1], 0, True
+        case ops.MatMul(turn_a=turn_a):
+            return units * inputs[0][-2 if turn_a else -1], 0, True
         case ops.MaxPool() | ops.MinPool() | ops.MaxPoolWithIndices() | ops.AveragePool() | ops.L2Pool():
             return units * prod(node.op.kernel), 0, False
         case ops.ChannelL2Pool():

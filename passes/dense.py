@@ -69,7 +69,7 @@ class Conversion:
         return self.new[x] if after[1:] == cell else None
 
     def _convolve(self, node: Node) -> Value | None:
-        """linear(x[N,c*h*w], w[K,c*h*w]) -> conv2d(x[N,c,P,Q], w[K,c,h,w]); matmul too, whose weight is transposed."""
+        """linear(x[N,c*h*w], w[K,c*h*w]) -> conv2d(x[N,c,P,Q], w[K,c,h,w]); matmul too, whose weight is [c*h*w,K]."""
         cell = self.cells.get(node.inputs[0])
         if cell is None or not isinstance(node.op, ops.Linear | ops.MatMul):
             return None
@@ -77,6 +77,8 @@ class Conversion:
         if weight is None or weight.value.type.rank != 2:
             raise ShapeError(f"{node}: expected a parameter as its weight, got {node.inputs[1]}")
         k, columns = weight.value.type.static_shape()
+        if isinstance(node.op, ops.MatMul) and node.op != ops.MatMul():
+            return None
         if isinstance(node.op, ops.MatMul):
             op, w = ops.Conv2d(bias=False), self._declare(weight, (k := columns, *cell), transposed=True)
         else:

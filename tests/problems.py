@@ -102,10 +102,13 @@ def locally_connected2d(draw: st.DrawFn) -> Problem:
     return Problem(ops.LocallyConnected2d(stride, pads, bias), tuple(operands), SUMS)
 
 
+lengths = st.one_of(st.integers(1, 40), st.integers(41, 300))  # the code of products has blocks of 128 and 192
+
+
 @st.composite
 def linear(draw: st.DrawFn) -> Problem:
-    c, k, bias = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.booleans())
-    lead = draw(st.sampled_from([(N,), (N, H)]))
+    c, k, bias = draw(lengths), draw(lengths), draw(st.booleans())
+    lead = draw(st.sampled_from([(N,), (H,), (N, H), (H, W)]))
     epilogue = draw(st.sampled_from(EPILOGUES))
     operands = [Input(f32(*lead, c)), weight(k, c), *([weight(k)] if bias else [])]
     operands = list(with_epilogue(operands, lambda: ops.Linear(bias), epilogue))
@@ -114,12 +117,18 @@ def linear(draw: st.DrawFn) -> Problem:
 
 @st.composite
 def matmul(draw: st.DrawFn) -> Problem:
-    c = draw(st.integers(1, 30))
+    c, k, m = draw(lengths), draw(lengths), draw(lengths)
     a, b = draw(st.sampled_from([
         (f32(N, H, c), f32(N, c, W)), (f32(H, c), f32(c, W)), (f32(N, 2, H, W), f32(W, c)), (f32(c), f32(N, c, W)),
-        (f32(N, H, c), f32(c)), (f32(c), f32(c)),
+        (f32(N, H, c), f32(c)), (f32(c), f32(c)), (f32(H, c), f32(c, k)), (f32(m, H), f32(H, k)),
+        (f32(N, m, H), f32(H, k)), (f32(m, c), f32(N, c, k)), (f32(N, 2, m, c), f32(N, 2, c, k)),
     ]))  # fmt: skip
-    return Problem(ops.MatMul(), (Input(a), Input(b)), SUMS)
+    # ONNX Runtime, where it optimizes, forgets to turn a matrix that meets a vector
+    turned = [min(a.rank, b.rank) > 1 and draw(st.booleans()) for _ in (a, b)]
+    a, b = (
+        x.with_shape(*x.shape[:-2], x.shape[-1], x.shape[-2]) if t else x for x, t in zip((a, b), turned, strict=True)
+    )
+    return Problem(ops.MatMul(*turned), (Input(a), Input(b)), SUMS)
 
 
 @st.composite

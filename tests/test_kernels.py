@@ -87,7 +87,7 @@ def test_precise_convolutions_are_direct() -> None:
 
 def test_nothing_of_a_resnet_is_left_to_the_generic_kernel() -> None:
     left = {name for name in kernels_of(models.resnet50()) if name.startswith("nest")}
-    assert left == {"nest_global_average_pool", "nest_linear", "nest_pixels"}
+    assert left == {"nest_global_average_pool", "nest_pixels"}
 
 
 def run_both(graph: Graph, x: Array, precise: bool) -> float:

@@ -116,7 +116,8 @@ def _describe_steps(
         node, kernel = step.node, step.kernel
         counted = main[node.name] == i and node.outputs  # the copy to an output has none
         flops = 2 * count_multiply_adds(node, sizes) if counted else 0
-        moved = sum(dims.evaluate(buffer_bytes(b), sizes) for b in kernel.buffers)
+        runs = dims.evaluate(kernel.tasks, sizes) > 0
+        moved = sum(dims.evaluate(buffer_bytes(b), sizes) for b in kernel.buffers) if runs else 0
         limit, least = limits.bound(flops, moved)
         steps.append(StepTime(node.name, kernel.name, kernel.reason, took, flops, moved, limit, least))
     return tuple(steps)

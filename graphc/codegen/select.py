@@ -17,6 +17,8 @@ from graphc.codegen.kernels.conv_transpose import (
 from graphc.codegen.kernels.loop_nest import LoopNestKernel
 from graphc.codegen.kernels.max_pool_route import MaxPoolRouteKernel
 from graphc.codegen.kernels.pack import PackWeights
+from graphc.codegen.kernels.product import Product
+from graphc.codegen.kernels.product_operands import Operands, find_operands, product_wanted
 from graphc.codegen.kernels.relayout import Relayout
 from graphc.codegen.kernels.tile import list_tiles
 from graphc.codegen.kernels.weight_gradient import WeightGradient
@@ -29,7 +31,7 @@ from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
 from graphc.codegen.nest import Buffer, Nest, loop_vars, total
 from graphc.codegen.target import Target
-from graphc.ir import DType, Op
+from graphc.ir import DimLike, DType, Op
 from graphc.ops.shape import FAR
 
 POOLS = (ops.MaxPool, ops.AveragePool)
@@ -59,6 +61,10 @@ def select_kernels(
         return _convolve_transposed(op, inputs, outputs[0], target, not precise, fresh, choose)
     if isinstance(op, ops.Conv2dWeightGradient) and inputs[1].layout.block == target.lanes:
         return _differentiate_weights(op, inputs[0], inputs[1], outputs[0], target)
+    if isinstance(op, ops.Linear | ops.MatMul):
+        operands = find_operands(op, *inputs, outputs[0])
+        if operands and (wanted := product_wanted(operands)) != 0:
+            return _multiply(op, operands, wanted, inputs, outputs[0], target)
     if isinstance(op, POOLS) and outputs[0].layout == inputs[0].layout == Layout(target.lanes) and constant_count(op):
         kind = "max" if isinstance(op, ops.MaxPool) else "average"
         return [WindowKernel(kind, op.window, outputs[0], inputs[0], None, None, [], None, target)]
@@ -189,6 +195,20 @@ def _differentiate_weights(
     part, element = loop_vars("pe", kernel.buffers[0].shape)
     nest = Nest(flat, (element,), (element,), total(kernel.buffers[0][part, element], part))
     return [kernel, LoopNestKernel("sum", nest, target)]
+
+
+def _multiply(
+    op: ops.Linear | ops.MatMul, o: Operands, wanted: DimLike, inputs: Sequence[Buffer], y: Buffer, target: Target
+) -> list[Kernel]:
+    """The blocked product; beside it the loop nest, where the sizes of a run decide which of the two does the work."""
+    if isinstance(op, ops.Linear):
+        bias, epilogue, extra = inputs[2] if op.bias else None, op.epilogue, inputs[2 + op.bias :]
+    else:
+        bias, epilogue, extra = None, None, ()
+    product = Product(o, y, bias, extra, epilogue, target, wanted)
+    if wanted == 1:
+        return [product]
+    return [*(LoopNestKernel(op.name, nest, target, 1 - wanted) for nest in lower(op, *inputs, y)), product]
 
 
 def _convolve_depthwise(

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc import ops
 from graphc.errors import ShapeError
 from graphc.ir import Array, Builder, Op, TensorType, Value, dims
 from graphc.ops.checks import check_inputs
@@ -58,8 +57,7 @@ class Linear(WeightedOp):
         k, c = w.type.static_shape()
         rows = dims.product(g.type.shape[:-1])
         g_rows, x_rows = reshape(b, g, (rows, k)), reshape(b, x, (rows, c))
-        of_w = b.apply(ops.MatMul(), b.apply(ops.Transpose((1, 0)), g_rows), x_rows)
-        return b.apply(ops.MatMul(), g, w), of_w
+        return b.apply(MatMul(), g, w), b.apply(MatMul(turn_a=True), g_rows, x_rows)
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,18 @@ class MatMul(Op):
     """y[...,i,k] = sum over j of a[...,i,j] * b[...,j,k], by NumPy's rules.
 
     The leading dims broadcast. An operand with one dim is a row (as `a`) or a column (as `b`), and y lacks that dim.
+    `turn_a` and `turn_b` say that the last two dims of an operand, which has two at least, change places first.
     """
 
     name: ClassVar[str] = "matmul"
+    turn_a: bool = False
+    turn_b: bool = False
 
     def infer(self, *types: TensorType) -> TensorType:
         a, b = check_inputs(types, 2)
-        if a.rank < 1 or b.rank < 1 or a.dtype != b.dtype or not a.dtype.is_float:
+        if a.rank < 1 + self.turn_a or b.rank < 1 + self.turn_b or a.dtype != b.dtype or not a.dtype.is_float:
             raise ShapeError(f"expected two matrices of one float dtype, got {a} and {b}")
+        a, b = _turned(a, self.turn_a), _turned(b, self.turn_b)
         inner = b.shape[-2 if b.rank > 1 else 0]
         if not dims.same(a.shape[-1], inner):
             raise ShapeError(f"a {a} has {a.shape[-1]} columns, b {b} has {inner} rows")
@@ -82,7 +84,8 @@ class MatMul(Op):
         return a.with_shape(*broadcast_shapes([a.shape[:-2], b.shape[:-2]]), *a.shape[-2:-1], *columns)
 
     def eval(self, *arrays: Array) -> Array:
-        return np.asarray(np.matmul(*arrays))
+        turned = zip(arrays, (self.turn_a, self.turn_b), strict=True)
+        return np.asarray(np.matmul(*(x.swapaxes(-1, -2) if turn else x for x, turn in turned)))
 
     def vjp(
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
@@ -91,14 +94,19 @@ class MatMul(Op):
         row, column = left.type.rank == 1, right.type.rank == 1
         a = reshape(b, left, (1, *left.type.shape)) if row else left
         c = reshape(b, right, (*right.type.shape, 1)) if column else right
-        matrix = [*([1] if row else a.type.shape[-2:-1]), *([1] if column else c.type.shape[-1:])]
-        g = reshape(b, grads[0], (*outputs[0].type.shape[: len(outputs[0].type.shape) - 2 + row + column], *matrix))
-        of_a, of_c = b.apply(ops.MatMul(), g, _turn(b, c)), b.apply(ops.MatMul(), _turn(b, a), g)
+        rows, columns = _turned(a.type, self.turn_a).shape[-2], _turned(c.type, self.turn_b).shape[-1]
+        shape = outputs[0].type.shape
+        g = reshape(b, grads[0], (*shape[: len(shape) - 2 + row + column], rows, columns))
+        of_a = _multiply(b, g, c, False, not self.turn_b) if not self.turn_a else _multiply(b, c, g, self.turn_b, True)
+        of_c = _multiply(b, a, g, not self.turn_a, False) if not self.turn_b else _multiply(b, g, a, True, self.turn_a)
         return [reshape(b, sum_to(b, of_a, a.type), left.type.shape),
                 reshape(b, sum_to(b, of_c, c.type), right.type.shape)]  # fmt: skip
 
 
-def _turn(b: Builder, x: Value) -> Value:
-    """x with its last two dims swapped."""
-    rank = x.type.rank
-    return b.apply(ops.Transpose((*range(rank - 2), rank - 1, rank - 2)), x)
+def _multiply(b: Builder, x: Value, y: Value, turn_x: bool, turn_y: bool) -> Value:
+    return b.apply(MatMul(turn_x, turn_y), x, y)
+
+
+def _turned(x: TensorType, turn: bool) -> TensorType:
+    """The type with its last two dims swapped, if `turn`."""
+    return x.with_shape(*x.shape[:-2], x.shape[-1], x.shape[-2]) if turn else x

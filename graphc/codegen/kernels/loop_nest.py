@@ -14,12 +14,12 @@ from graphc.ops.scalar import Call, Expr, common_dtype
 
 
 class LoopNestKernel:
-    """Runs one nest; `op` is the name of the op that it belongs to."""
+    """Runs one nest, where `wanted` is 1, not 0; `op` is the name of the op that it belongs to."""
 
     scratch = 0
     reason = "the generic kernel: none is made for this op and shape"
 
-    def __init__(self, op: str, nest: Nest, target: Target) -> None:
+    def __init__(self, op: str, nest: Nest, target: Target, wanted: DimLike = 1) -> None:
         for e in walk(nest.value):
             if isinstance(e, Call):
                 dtype = common_dtype(e.args[1:] if e.fn == "select" else e.args)
@@ -28,11 +28,11 @@ class LoopNestKernel:
         self.name = f"nest_{op}"
         schedule = make_schedule(nest, target)
         self._nest, self._schedule, values = open_sizes(nest, schedule, target)
-        self._lanes, self.buffers, self.tasks = target.lanes, buffers_of(nest), schedule.tasks
+        self._lanes, self.buffers, self.tasks = target.lanes, buffers_of(nest), dims.product([schedule.tasks, wanted])
         self._arguments = sizes_of(self._nest)
         self.sizes = [dims.substitute(d, values) for d in self._arguments]
         inside = [v.extent for e in walk(nest.value) if isinstance(e, Reduce) for v in e.vars]
-        self.work = dims.product([v.extent for v in nest.loops]) * dims.product(inside)
+        self.work = dims.product([wanted, *(v.extent for v in nest.loops), *inside])
 
     @property
     def key(self) -> str:

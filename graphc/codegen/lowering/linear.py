@@ -22,10 +22,11 @@ def lower_matmul(op: MatMul, a: Buffer, b: Buffer, y: Buffer) -> Iterator[Nest]:
     loops = loop_vars("hijklmno"[: y.type.rank], y.shape)
     rows, columns = int(a.type.rank > 1), int(b.type.rank > 1)
     batch, matrix = loops[: len(loops) - rows - columns], loops[len(loops) - rows - columns :]
-    c = Var("c", a.shape[-1])
-    left = a[*batch_index(a, batch), *matrix[:rows], c]
-    right = b[*batch_index(b, batch), c, *matrix[rows:]]
-    yield Nest(y, loops, loops, total(left * right, c))
+    c = Var("c", a.shape[-2 if op.turn_a else -1])
+    left, right = (*matrix[:rows], c), (c, *matrix[rows:])
+    x = a[*batch_index(a, batch), *(reversed(left) if op.turn_a else left)]
+    w = b[*batch_index(b, batch), *(reversed(right) if op.turn_b else right)]
+    yield Nest(y, loops, loops, total(x * w, c))
 
 
 def batch_index(operand: Buffer, batch: tuple[Var, ...]) -> tuple[Expr, ...]:

@@ -84,6 +84,18 @@ def write_linear(n: NodeWriter, op: Linear) -> None:
     return write_epilogue(n, op.epilogue, n.step(op_type, *operands), 2 + op.bias)
 
 
+def write_matmul(n: NodeWriter, op: MatMul) -> None:
+    """MatMul, or Gemm, which turns matrices itself; others are turned before."""
+    ranks = [v.type.rank for v in n.node.inputs]
+    if (op.turn_a or op.turn_b) and ranks == [2, 2]:
+        return n.emit("Gemm", *n.inputs, transA=int(op.turn_a), transB=int(op.turn_b))
+    operands = list(n.inputs)
+    for i, (rank, turn) in enumerate(zip(ranks, (op.turn_a, op.turn_b), strict=True)):
+        if turn:
+            operands[i] = n.step("Transpose", operands[i], perm=(*range(rank - 2), rank - 1, rank - 2))
+    return n.emit("MatMul", *operands)
+
+
 def write_locally_connected2d(n: NodeWriter, op: LocallyConnected2d) -> None:
     """One matrix product for each position (p,q): the patch there as a row [R*S*C], its weights as [R*S*C,K]."""
     k, c, r_all, s_all, p, q = n.node.inputs[1].type.static_shape()
@@ -143,7 +155,7 @@ EXPORTERS: dict[Any, Callable[[NodeWriter, Any], None]] = {
     ConvTranspose2d: write_conv_transpose2d,
     Linear: write_linear,
     LocallyConnected2d: write_locally_connected2d,
-    MatMul: lambda n, op: n.emit("MatMul", *n.inputs),
+    MatMul: write_matmul,
     BatchNorm: write_batch_norm,
     Moments: write_moments,
     LocalResponseNorm: write_local_response_norm,

@@ -45,10 +45,10 @@ def read_gemm(n: NodeReader) -> None:
 
 def _emit_product(n: NodeReader, a: Value, transposed: bool, alpha: float, beta: float) -> None:
     """alpha*a*B + beta*C with a B that is computed; beta is 0 without C."""
-    b = n.step(Transpose((1, 0)), n.value(1)) if transposed else n.value(1)
+    op, b = MatMul(turn_b=transposed), n.value(1)
     if alpha == 1 and beta == 0:
-        return n.emit(MatMul(), a, b)
-    product = n.step(MatMul(), a, b)
+        return n.emit(op, a, b)
+    product = n.step(op, a, b)
     if beta == 0:
         return n.emit(Mul(), product, n.number(alpha, product, "alpha"))
     return _emit_sum(n, product if alpha == 1 else n.step(Mul(), product, n.number(alpha, product, "alpha")), beta)
