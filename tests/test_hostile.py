@@ -42,7 +42,7 @@ def test_a_hostile_file(name: str, server: "subprocess.Popen[str]") -> None:
 
 
 def test_errors_name_the_culprit() -> None:
-    """Of at least 150 files, and 95 % of those that end in an error; the others are broken as a whole."""
-    refused = [case for case in CASES.values() if case.error is not None]
+    """At least 95 % of the errors about files that hold a graph; the others are about the file, such as its opset."""
+    refused = [case for name, case in CASES.items() if case.error is not None and not name.startswith("file_")]
     named = [case for case in refused if case.culprit is not None]
-    assert len(CASES) >= 150 and len(named) >= 0.9 * len(refused)
+    assert len(CASES) >= 150 and len(named) >= 0.95 * len(refused)
