@@ -15,8 +15,8 @@ from contextlib import suppress
 from functools import partial
 
 import numpy as np
+from forking import Outcome, fork, limit
 from google.protobuf.message import DecodeError, Message
-from hostile_server import Outcome, fork, limit
 from onnx import ModelProto, TensorProto
 from random_graphs import draw_graph
 from test_random_graphs import check, run, takes

@@ -7,14 +7,13 @@ once to read, compile and run it. What kills that second process, or what it tak
 import json
 import os
 import resource
-import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from forking import Outcome, fork, limit
 from hostile import Case
 from hostile_cases import CASES
 from onnx_models import make_model, node
@@ -24,38 +23,6 @@ from graphc.errors import GraphcError
 from graphc.ir import Array
 from graphc.reference import random_inputs, run_reference
 from graphc.runtime.load import load
-
-MEMORY = 2**30  # bytes beyond what a process has that imported graphc: ten times what the largest good case takes
-CPU_SECONDS = 60  # the longest takes 10
-WALL_SECONDS = 300  # for what waits for ever; machines may be busy
-Outcome = dict[str, object]
-
-
-def fork(action: Callable[[], Outcome]) -> Outcome:
-    """What `action` returns in a child of this process, and the signal that killed the child, or None."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(read)
-            with os.fdopen(write, "w") as out:
-                json.dump(action(), out)
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as lines:
-        text = lines.read()
-    status = os.waitpid(child, 0)[1]
-    killed = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
-    return {"killed": killed, **(json.loads(text) if text else {})}
-
-
-def limit() -> None:
-    """Bound this process: more memory is a MemoryError, more time a signal that kills."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS,) * 2)
-    signal.alarm(WALL_SECONDS)
 
 
 def attempt(case: Case, path: Path) -> Outcome:

@@ -87,7 +87,7 @@ def hostile(dtype: DType) -> Data:
 
 
 @pytest.mark.parametrize("name", sorted(PROBLEMS))
-@settings(max_examples=max(1, EXAMPLES // 2))
+@settings(max_examples=max(1, EXAMPLES // 4))
 @given(data=st.data())
 def test_no_value_leads_out_of_the_buffers(name: str, data: st.DataObject) -> None:
     """Whatever the inputs hold: what the op then gives is not compared, only where it reads and writes."""
