@@ -6,16 +6,24 @@ Each test prints a table of faults that were tried and survived; both numbers mu
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pytest
 from artefacts import HERE, compile_c, make_small, needs_compiler, run
+from test_executors import LEVELS
 
 import graphc
+from graphc.reference import random_inputs, run_reference
 
 KILLS = int(os.environ.get("GRAPHC_TEST_EXAMPLES", "2"))  # of each kind of work
+VALGRIND = shutil.which("valgrind")
+SIDE = 65  # pixels: odd, and the least that all of these networks take
+MEMCHECKED = os.environ.get("GRAPHC_TEST_MEMCHECK", "small lenet5").split()  # networks of graphc.models, and make_small
 COMING = os.environ.get("GRAPHC_TEST_NETWORKS", "20000")  # networks that come and go
 
 
@@ -44,3 +52,29 @@ def test_what_is_killed_leaves_nothing_half_written(tmp_path: Path) -> None:
         seed,
         table,
     )
+
+
+@needs_compiler
+@pytest.mark.skipif(VALGRIND is None, reason="valgrind is not installed")
+@pytest.mark.skipif(
+    "x86-64-v3" not in LEVELS, reason="this CPU has no x86-64-v3, the highest level that valgrind knows"
+)
+@pytest.mark.parametrize("name", MEMCHECKED)
+def test_memcheck_finds_nothing(name: str, tmp_path: Path) -> None:
+    """No read of what was never written, none outside of an allocation, no leak, in a program's whole life."""
+    graph = make_small() if name == "small" else getattr(graphc.models, name)()
+    program = graphc.build(graph, tmp_path, ["exe"], cpu="x86-64-v3")["exe"]
+    shape = {s: 1 if s == "N" else SIDE for s in graph.symbols}
+    np.save(tmp_path / "x.npy", random_inputs(graph, shape)[0])
+    checks = [
+        "--quiet",
+        "--leak-check=full",
+        "--show-leak-kinds=all",
+        "--errors-for-leak-kinds=all",
+        "--error-exitcode=9",
+    ]
+    command = [VALGRIND, *checks, program, "--threads", "2", tmp_path / "x.npy", tmp_path / "y.npy"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    reference = run_reference(graph, random_inputs(graph, shape))[0]
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), reference, rtol=1e-3, atol=1e-3 * np.abs(reference).max())
