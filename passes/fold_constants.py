@@ -16,7 +16,7 @@ def fold_constants(graph: Graph) -> Graph:
 
     rewrite: y = f(weight, 2.0) -> y = const
     checks: every input is a parameter or already folded, and there is one (else the op computes with the sizes of a
-            run); the result has a constant shape and is not too large
+            run); the result has a constant shape and is not too large, nor are all results together
     """
     known = dict(graph.constants)
     left = max(FOLDED_IN_ALL, _count_bytes(tuple(known)) or 0)
