@@ -161,11 +161,12 @@ SHAPES: dict[str, tuple[ModelProto, str]] = {
         edit(lambda m: m.graph.node[0].attribute.add(name="group", ref_attr_name="g", type=2)),
         "node_y",
     ),
-    "sizes_square": (grow(60, "Mul s# s# s#+1"), "node_s10"),
+    "sizes_square": (grow(60, "Mul s# s# s#+1"), "node_s9"),
     "sizes_triple": (grow(60, "Mul s# three s#+1"), "node_s40"),
     "sizes_of_sums": (grow(30, "Add s# w a#", "Mul a# a# s#+1"), "node_s4"),
-    "sizes_of_halves": (grow(40, "Div s# two a#", "Div s# three b#", "Add a# b# s#+1"), "node_s8"),
-    "sizes_of_maxima": (grow(30, "Sub s# w a#", "Mul s# w b#", "Max a# b# s#+1"), "node_s8"),
+    "sizes_deep": (grow(290, "Add s# w a#", "Div a# two s#+1"), "node_s75"),
+    "sizes_of_halves": (grow(40, "Div s# two a#", "Div s# three b#", "Add a# b# s#+1"), "node_s6"),
+    "sizes_of_maxima": (grow(30, "Sub s# w a#", "Mul s# w b#", "Max a# b# s#+1"), "node_s6"),
 }
 RIGHT: dict[str, Source | ModelProto] = {
     "output_is_input": make_model([], outputs="x"),

@@ -18,7 +18,7 @@ from graphc.errors import ShapeError
 
 DimLike = Union[int, "Dim"]
 Monomial = tuple["Atom", ...]
-MOST_PARTS = 1000  # of one expression: networks have some 20, shape arithmetic that doubles at each step any number
+MOST_PARTS = 300  # of one expression: networks have some 20; Python's stack ends before those of three times as many
 MOST_COEFFICIENT = 2**62  # run-time arithmetic has 64 bits
 
 
@@ -210,7 +210,8 @@ def bounds(d: DimLike) -> Bounds:
     for monomial, coefficient in _terms(d):
         term: Bounds = (coefficient, coefficient)
         for atom in monomial:
-            ends = [_times(x, y) for x in term for y in _atom_bounds(atom)]
+            factor = _atom_bounds(atom)  # once: twice at each of many levels is exponential
+            ends = [_times(x, y) for x in term for y in factor]
             term = min(ends), max(ends)
         low, high = low + term[0], high + term[1]
     return low, high

@@ -31,7 +31,7 @@ LARGEST_FILE = 2**31 - 1  # bytes: protobuf's own limit
 UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
 DEPRECATED = ("GroupNormalization",)  # from opset 18 to 20, for its factors of groups; runtimes run it all the same
 # What a value of the wrong kind in a file can raise in the code that reads it.
-MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
