@@ -1,11 +1,11 @@
-# make demo | test | test-levels | check | bench | conformance | clean: each works on a fresh machine that has Python (3.11 or newer) and pip.
+# make demo | test | test-levels | guard | fuzz | check | bench | conformance | clean: each works on a fresh machine that has Python (3.11 or newer) and pip.
 # Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-levels check bench conformance weights clean
+.PHONY: demo test test-levels guard fuzz check bench conformance weights clean
 
 # Compiles the digit network, runs it on scanned pages, compares and draws: into demo/.
 demo: $(VENV)/installed-demo
@@ -23,6 +23,17 @@ test-levels: $(VENV)/installed-test
 	    echo "GRAPHC_CPU=$$level"; \
 	    GRAPHC_CPU=$$level $(VENV)/bin/pytest -n 2 -q $(LEVEL_TESTS:%=tests/test_%.py) || exit 1; \
 	done
+
+# Some 20,000 drawn problems with forbidden pages around every buffer, and values that lead out of them; each CPU level, as
+# far as this CPU goes; half an hour on 2 cores.
+guard: $(VENV)/installed-test
+	GRAPHC_TEST_EXAMPLES=$(GUARD_EXAMPLES) $(VENV)/bin/pytest -n 2 -q tests/test_guard_pages.py
+GUARD_EXAMPLES := 160
+
+# Random networks and mutated model files for so many minutes; it prints its seed and every finding.
+MINUTES := 10
+fuzz: $(VENV)/installed-test
+	GRAPHC_CACHE=off PYTHONPATH=tests $(VENV)/bin/python tests/fuzz.py $(MINUTES) $(SEED)
 
 check: $(VENV)/installed-check
 	$(VENV)/bin/ruff check

@@ -55,8 +55,25 @@ CACHE = Setting(
     "off, or a folder of the user's own that nobody else can enter (mode 0700)",
     "keeps the machine code of compiled networks; by default graphc in the user's cache folder",
 )
+# What a model file may ask for, of which a few bytes can ask for any number: more than networks of the field have. Who
+# trusts a file can raise it.
+MOST_BYTES = Setting(
+    "GRAPHC_MOST_BYTES",
+    "an integer from 1 to 2^62",
+    "bytes that one tensor of a model file may have, or all that are known while it is read; by default 2^34, 16 GiB",
+)
+MOST_NODES = Setting(
+    "GRAPHC_MOST_NODES",
+    "an integer of at least 0",
+    "nodes that the bodies of If, Loop, Scan and functions in a model file may become in all; by default 50,000",
+)
+MOST_NESTED = Setting(
+    "GRAPHC_MOST_NESTED",
+    "an integer from 0 to 80",
+    "how many bodies in a model file may lie in each other; by default 40",
+)
 XDG_CACHE_HOME = Setting("XDG_CACHE_HOME", "an absolute path", "the user's cache folder; by default ~/.cache")
-SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC, CPU, CACHE, XDG_CACHE_HOME)
+SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC, CPU, CACHE, MOST_BYTES, MOST_NODES, MOST_NESTED, XDG_CACHE_HOME)
 
 
 def dump_folder() -> Path | None:
@@ -79,6 +96,23 @@ def stop_after() -> int | None:
 def num_threads() -> int:
     """How many threads a run uses: GRAPHC_NUM_THREADS, or the CPUs that this process may use."""
     return NUM_THREADS.integer(1, MOST_THREADS) or min(len(os.sched_getaffinity(0)), MOST_THREADS)
+
+
+def most_bytes() -> int:
+    """How many bytes a tensor of a model file may have."""
+    return MOST_BYTES.integer(1, 2**62) or 2**34
+
+
+def most_nodes() -> int:
+    """How many nodes the bodies in a model file may become."""
+    found = MOST_NODES.integer(0)
+    return 50_000 if found is None else found
+
+
+def most_nested() -> int:
+    """How many bodies of a model file may lie in each other; Python's own stack ends at about 100."""
+    found = MOST_NESTED.integer(0, 80)
+    return 40 if found is None else found
 
 
 def cpu_limit(levels: Collection[str]) -> str | None:

@@ -2,9 +2,10 @@
 
 from graphc.ir import Builder, Graph, Node, Param, Value, dims
 
-# A larger result is kept as a node, unless what it is computed from is as large: a constant that is broadcast or
-# tiled to an image would swell the artefact to save a copy that takes less time than reading it from a file.
+# A larger result is kept as a node, unless an operand is as large: a constant that is broadcast or tiled to an image
+# would swell the artefact to save a copy that takes less time than reading it from a file.
 FOLDED_BYTES = 1 << 20
+FOLDED_IN_ALL = 1 << 30  # bytes of all results, or as many as the parameters have: then the run computes the others
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -15,16 +16,19 @@ def fold_constants(graph: Graph) -> Graph:
 
     rewrite: y = f(weight, 2.0) -> y = const
     checks: every input is a parameter or already folded, and there is one (else the op computes with the sizes of a
-            run); the result has a constant shape and is not too large
+            run); the result has a constant shape and is not too large, nor are all results together
     """
     known = dict(graph.constants)
+    left = max(FOLDED_IN_ALL, _count_bytes(tuple(known)) or 0)
 
     def rule(builder: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+        nonlocal left
         if not node.inputs or not all(v in known for v in node.inputs):
             return None
         size = _count_bytes(node.outputs)
-        if size is None or size > max(FOLDED_BYTES, _count_bytes(node.inputs) or 0):
+        if size is None or size > min(left, max(FOLDED_BYTES, *(_count_bytes((v,)) or 0 for v in node.inputs))):
             return None
+        left -= size
         results = node.op.eval(*(known[v].array for v in node.inputs))
         arrays = results if isinstance(results, tuple) else (results,)
         known.update((v, Param(v, array, False)) for v, array in zip(node.outputs, arrays, strict=True))

@@ -89,7 +89,7 @@ class Network:
     def __call__(self, *args: Any, **named: Any) -> Any:
         arrays = arrange_inputs(self.name, self.inputs, args, named)
         _, _, shapes = self._prepare(tuple([a.shape for a in arrays]))
-        results = [np.empty(shape, t.dtype.numpy) for shape, (_, t) in zip(shapes, self.outputs, strict=True)]
+        results = [self._allocate(*of, shape) for of, shape in zip(self.outputs, shapes, strict=True)]
         self._bind(arrays, results)()
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -108,12 +108,21 @@ class Network:
         outputs: dict[str, Array] = {}
         for (name, type), shape in zip(self.outputs, shapes, strict=True):
             state, its_type = states.get(name, (None, None))
-            default = state if state is not None and its_type == type else np.empty(shape, type.dtype.numpy)
-            outputs[name] = arrays.get(name, default)
+            if name in arrays:
+                outputs[name] = arrays[name]
+            else:
+                outputs[name] = state if state is not None and its_type == type else self._allocate(name, type, shape)
             _check_memory(name, outputs[name], shape, type, writeable=True)
         for (name, type), array in zip(self.inputs, inputs, strict=True):
             _check_memory(name, array, array.shape, type)
         return self._bind(inputs, list(outputs.values())), outputs
+
+    def _allocate(self, name: str, type: TensorType, shape: tuple[int, ...]) -> Array:
+        try:
+            return np.empty(shape, type.dtype.numpy)
+        except (MemoryError, ValueError):  # it is more than there is, or than any array can have
+            got = f"{type.dtype.value}[{','.join(map(str, shape))}]"
+            raise InputError(f"network '{self.name}': output '{name}': out of memory for {got}") from None
 
     def _bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
         packed, sizes, _ = self._prepare(tuple([a.shape for a in inputs]))

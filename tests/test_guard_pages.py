@@ -6,18 +6,20 @@ A violation is a segmentation fault, which ends the test process.
 import ctypes
 import faulthandler
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from guards import Guarded, guard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problem import Data
 from problems import PROBLEMS
 from test_executors import LEVELS, takes
 
 from graphc.codegen.plan import ALIGNMENT
 from graphc.driver import lower
-from graphc.ir import Array, Graph
+from graphc.ir import Array, DType, Graph
 from graphc.ir.sizes import bind_sizes
 from graphc.reference import run_reference
 from graphc.runtime.jit import JitCode
@@ -68,6 +70,35 @@ def test_no_op_leaves_its_buffers(name: str, data: st.DataObject) -> None:
     found = run_guarded(graph, data.draw(st.sampled_from(LEVELS)), inputs, data.draw(st.booleans()))
     for a, b in zip(found, run_reference(graph, inputs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def hostile(dtype: DType) -> Data:
+    """Indices that lie outside of everything, and floats that no integer holds, beside usual ones."""
+    if dtype.is_integer:
+        least, most = (int(x) for x in dtype.limits)
+        values: list[float] = [least, least + 1, most - 1, most, most // 2, 0, 1, 2, 5]
+    elif dtype.is_float or dtype.is_half:
+        values = [np.nan, np.inf, -np.inf, 3e38, -3e38, 2.0**31, -(2.0**63), 1e-40, 0.0, -0.0, 0.5, 1.0, 5.0]
+    else:
+        values = [False, True]
+    with np.errstate(over="ignore"):  # f16 has infinity for the large ones
+        choices = np.array(values).astype(dtype.numpy)
+    return lambda rng, shape: rng.choice(choices, shape)
+
+
+@pytest.mark.parametrize("name", sorted(PROBLEMS))
+@settings(max_examples=max(1, EXAMPLES // 4))
+@given(data=st.data())
+def test_no_value_leads_out_of_the_buffers(name: str, data: st.DataObject) -> None:
+    """Whatever the inputs hold: what the op then gives is not compared, only where it reads and writes."""
+    problem = data.draw(PROBLEMS[name])
+    least = problem.least_size
+    sizes = {"N": data.draw(st.integers(1, 2)), **{s: data.draw(st.integers(least, least + 20)) for s in "HW"}}
+    inputs = tuple(replace(x, data=hostile(x.type.dtype)) for x in problem.inputs)
+    problem = replace(problem, inputs=inputs)
+    graph, arrays = problem.build(data.draw(st.integers(0, 99))), problem.arrays(sizes, data.draw(st.integers(0, 99)))
+    if takes(graph, arrays):
+        run_guarded(graph, data.draw(st.sampled_from(LEVELS)), arrays, data.draw(st.booleans()))
 
 
 def test_the_guard_works() -> None:

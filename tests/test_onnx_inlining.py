@@ -11,7 +11,7 @@ from onnx_models import floats, ints, make_model, node, run_onnxruntime
 import graphc
 from graphc.errors import GraphcError, GraphError, UnsupportedError
 from graphc.ir.verify import verify
-from graphc.onnx import from_model, inlining
+from graphc.onnx import from_model
 from graphc.reference import run_reference
 
 IMAGE = ("N", 2, "h", "w")
@@ -150,8 +150,7 @@ def test_a_condition_that_is_an_input_is_known_in_a_run() -> None:
 
 @pytest.mark.parametrize(("trips", "nested"), [(10**15, False), (1000, True)])
 def test_a_file_cannot_ask_for_any_number_of_nodes(trips: int, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inlining, "MOST_INLINED", 500)
-    monkeypatch.setattr(inlining.Inliner, "_left", 500)
+    monkeypatch.setenv("GRAPHC_MOST_NODES", "500")
     inner = ADD_NUMBER
     if nested:
         inner = body(

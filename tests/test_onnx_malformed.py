@@ -162,7 +162,6 @@ MALFORMED = {
     "missing_data": (spoil(conv(), raw_data=None), r"tensor 'w': expected 108 elements for f32\[4,3,3,3\], got 0"),
     "short_data": (spoil(conv(), raw_data=b"1234"), r"tensor 'w': expected 432 bytes for f32\[4,3,3,3\], got 4"),
     "negative_dim": (spoil(conv(), dims=[4, 3, 3, -3]), r"tensor 'w': expected a whole tensor"),
-    "huge_dim": (spoil(conv(), dims=[2**40, 2**40, 1, 1]), "expected .* bytes"),
     "kernel_shape": (conv(kernel_shape=[5, 5]), r"node 'node_y' \(op Conv\): kernel_shape \[5, 5\] is not that of"),
     "zero_stride": (conv(strides=[0, 1]), r"\(op Conv\): stride must be 2 integers of at least 1, got \(0, 1\)"),
     "zero_stride_same": (conv(strides=[0, 1], auto_pad="SAME_UPPER"), "at least 1"),

@@ -18,17 +18,20 @@ _KEYWORDS = """
 # A program has its `main`; the code behind NAME_create defines graphc_* and calls pthread_create and pthread_mutex_*.
 _TAKEN = re.compile(r"main|(graphc|pthread)(_\w*)?", re.ASCII)
 _PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_LONGEST = 200  # characters: a file name has at most 255, of which endings and those of temporary files take some
 
 
 def artefact_name(graph_name: str, given: str | None) -> str:
     """The C identifier that files and functions are called after: `given`, or one made from the graph's name.
 
-    InputError if `given` is not an identifier that begins with a letter, is a word of C or C++, or is taken.
+    InputError if `given` is not an identifier that begins with a letter, is a word of C or C++, is taken or too long.
     """
     if given is None:
         return c_identifier(graph_name, "net")
     if not _PATTERN.fullmatch(given) or _is_reserved(given):
         raise InputError(f"name: expected a C identifier that begins with a letter and is not reserved, got {given!r}")
+    if len(given) > _LONGEST:
+        raise InputError(f"name: expected at most {_LONGEST} characters, got {len(given)}")
     return given
 
 
@@ -37,7 +40,7 @@ def c_identifier(text: str, stem: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_]", "_", text)
     if not _PATTERN.fullmatch(name) or _is_reserved(name):
         name = f"{stem}_{name.lstrip('_')}".rstrip("_")
-    return name
+    return name[:_LONGEST]
 
 
 def c_parameters(names: Iterable[str], taken: Iterable[str]) -> list[str]:

@@ -11,13 +11,15 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Union
 
 from graphc.errors import ShapeError
 
 DimLike = Union[int, "Dim"]
 Monomial = tuple["Atom", ...]
+MOST_PARTS = 300  # of one expression: networks have some 20; Python's stack ends before those of three times as many
+MOST_COEFFICIENT = 2**62  # run-time arithmetic has 64 bits
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Atom:
 
     kind: str
     args: tuple[Union[str, int, "Dim"], ...]
+    parts: int = field(init=False, compare=False, repr=False)  # it and the atoms in it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", 1 + sum(a.parts for a in self.args if isinstance(a, Dim)))
 
     def __str__(self) -> str:
         if self.kind == "symbol":
@@ -41,6 +47,15 @@ class Dim:
     """A symbolic dimension: the sum of `coefficient * product of atoms`, in canonical order."""
 
     terms: tuple[tuple[Monomial, int], ...]
+    parts: int = field(init=False, compare=False, repr=False)  # its terms and the atoms in them
+
+    def __post_init__(self) -> None:
+        parts = sum(1 + sum(atom.parts for atom in monomial) for monomial, _ in self.terms)
+        if parts > MOST_PARTS:
+            raise ShapeError(f"a size that is an expression of more than {MOST_PARTS} parts")
+        if any(abs(c) > MOST_COEFFICIENT for _, c in self.terms):
+            raise ShapeError(f"a size with a factor beyond 2^62: {self}")
+        object.__setattr__(self, "parts", parts)
 
     def __add__(self, other: DimLike) -> DimLike:
         total = dict(_terms(self))
@@ -195,7 +210,8 @@ def bounds(d: DimLike) -> Bounds:
     for monomial, coefficient in _terms(d):
         term: Bounds = (coefficient, coefficient)
         for atom in monomial:
-            ends = [_times(x, y) for x in term for y in _atom_bounds(atom)]
+            factor = _atom_bounds(atom)  # once: twice at each of many levels is exponential
+            ends = [_times(x, y) for x in term for y in factor]
             term = min(ends), max(ends)
         low, high = low + term[0], high + term[1]
     return low, high

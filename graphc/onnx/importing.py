@@ -5,7 +5,8 @@ reported at once, in one UnsupportedError.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,22 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, defs, version_converter
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError, ValueDependentError
 from graphc.ir import Array, Builder, DType, Graph, TensorType, Value
 from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler, fold_node
+from graphc.onnx.import_ops.folding import FOLDED_IN_ALL, folded_elements
+from graphc.onnx.import_ops.shapes import FOLDED_ELEMENTS
 from graphc.onnx.inlining import Inliner, key_of
 from graphc.onnx.names import Names, clean, one_line, rename_all
 from graphc.onnx.ordering import describe, read_names, sort_nodes
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
 from graphc.onnx.signature import read_input_types
-from graphc.onnx.tensors import CONSTANT, DTYPES, PRODUCER, RENAMED, read_tensor
+from graphc.onnx.tensors import CONSTANT, DTYPES, PRODUCER, RENAMED, check_size, read_tensor
 
 OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files are raised to it by onnx's version converter
+LARGEST_FILE = 2**31 - 1  # bytes: protobuf's own limit
 UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
 DEPRECATED = ("GroupNormalization",)  # from opset 18 to 20, for its factors of groups; runtimes run it all the same
 # What a value of the wrong kind in a file can raise in the code that reads it.
-MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+MALFORMED = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
@@ -44,6 +48,8 @@ def load(path: str | os.PathLike[str]) -> Graph:
 def read_model(file: Path) -> ModelProto:
     """The model in a file; FileError if there is none."""
     model = ModelProto()
+    if file.is_file() and (size := file.stat().st_size) > LARGEST_FILE:
+        raise FileError(f"{file.name}: expected at most {LARGEST_FILE} bytes, got {size}; weights may lie beside it")
     try:
         # np.fromfile takes half the time of read_bytes, but wants a file whose size is known
         model.ParseFromString(np.fromfile(file, np.uint8).data if file.is_file() else file.read_bytes())
@@ -90,9 +96,11 @@ def _import(model: ModelProto, label: str, name: str | None, folder: Path | None
 
 
 def _read_opset(model: ModelProto) -> int:
-    opset: int | None = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    if opset is None:
-        raise FileError("not an ONNX model: it does not say which opset it uses")
+    opsets: set[int] = {o.version for o in model.opset_import if o.domain in ("", "ai.onnx")}
+    if len(opsets) != 1:
+        got = " and ".join(map(str, sorted(opsets))) or "none"
+        raise FileError(f"not an ONNX model: expected one opset of ONNX's own domain, got {got}")
+    (opset,) = opsets
     if 1 <= opset < OLDEST_OPSET and _is_unchanged(model.graph.node, opset):
         return OLDEST_OPSET
     if opset < OLDEST_OPSET:
@@ -145,6 +153,20 @@ def _check_signature(node: NodeProto, opset: int) -> None:
             raise GraphError(f"expected an attribute '{name}'")
 
 
+def check_names(what: str, names: Sequence[str]) -> None:
+    """GraphError unless these names differ, and none is empty."""
+    name, count = max(Counter(names).items(), key=lambda item: (not item[0], item[1]), default=("-", 0))
+    if count > 1 or not name:
+        raise GraphError(f"{what}: expected a different name for each, got '{name}' {count} times")
+
+
+def _check_attributes(node: NodeProto) -> None:
+    """GraphError if an attribute is given twice: readers would differ in which counts."""
+    if len({a.name for a in node.attribute}) < len(node.attribute):
+        twice = Counter(a.name for a in node.attribute).most_common(1)[0][0]
+        raise GraphError(f"attribute '{twice}' is given more than once")
+
+
 class _Import:
     """One model on its way to a graph; `problems` collects what graphc cannot do."""
 
@@ -155,13 +177,16 @@ class _Import:
         self.graph, self.known, self.problems = graph, known, list[str]()
         self.needed: set[str] = set()  # inputs whose values would solve problems
         self.only_values = True  # whether they would solve all
+        self.read_bytes = self.folded = 0  # bytes of initialisers so far, elements of folded results
         self.tensors = {t.name: t for t in graph.initializer}
         self.inputs = [v for v in graph.input if v.name not in self.tensors]
         if graph.sparse_initializer:
-            raise UnsupportedError(f"{len(graph.sparse_initializer)} sparse initializers, expected dense ones")
+            raise UnsupportedError(
+                f"sparse initializer '{graph.sparse_initializer[0].values.name}', expected dense ones"
+            )
         given = [*(v.name for v in self.inputs), *self.tensors]
-        if len(set(given)) < len(self.inputs) + len(graph.initializer) or "" in given:
-            raise GraphError("inputs and initializers: expected a different name for each")
+        check_names("inputs", [v.name for v in graph.input])
+        check_names("initializers", [t.name for t in graph.initializer])
         self.nodes = sort_nodes(graph.node, given)
         defined = [*given, *(o for n in self.nodes for o in n.output if o)]
         self.labels = dict(zip(defined, rename_all(defined), strict=True))
@@ -186,6 +211,7 @@ class _Import:
         """The graph; None if there are problems."""
         for v, type in zip(self.inputs, read_input_types(self.inputs), strict=True):
             name = self.scope.names[v.name]
+            check_size(f"input '{v.name}'", type.shape, type.dtype)
             self.scope.element_types[v.name] = v.type.tensor_type.elem_type
             if name in self.known:
                 self.scope.define(v.name, Constant(name, self.known[name]))
@@ -193,9 +219,8 @@ class _Import:
                 self.scope.define(v.name, self.scope.builder.input(name, type))
         for node, name in zip(self.nodes, self.node_names, strict=True):
             self._read_node(node, name)
+        check_names("outputs", [o.name for o in self.graph.output])
         outputs = {self.labels.get(o.name, o.name): self._read_output(o) for o in self.graph.output}
-        if len(outputs) < len(self.graph.output):
-            raise GraphError("outputs: expected a different name for each")
         found = {name: v for name, v in outputs.items() if v is not None}
         return None if self.problems else self.scope.builder.build(**found)
 
@@ -218,11 +243,14 @@ class _Import:
             raise type(error)(f"{describe(node)}: {error}") from None
         except MALFORMED as error:
             raise GraphError(f"{describe(node)}: malformed: {error}") from None
+        except MemoryError:
+            raise GraphcError(f"{describe(node)}: out of memory") from None
         for output in filter(None, node.output):
             self.scope.operands.setdefault(output, None)
 
     def _find_handler(self, node: NodeProto) -> Handler | None:
         """What reads the node; None if it follows from a problem before it. Its initialisers are read here."""
+        _check_attributes(node)
         inlined = self.inliner.find(node)
         if inlined is None and node.domain not in ("", "ai.onnx"):
             raise UnsupportedError(f"domain {node.domain}, expected ONNX's own")
@@ -241,17 +269,24 @@ class _Import:
         known = bool(operands) and len(constants) == len(operands)
         # what sizes are scaled by is no weight, although nothing else tells it from one
         known = known and (any(c.symbolic for c in constants) or not any(c.trainable for c in constants))
-        if known and node.op_type in FOLDERS:
+        if known and node.op_type in FOLDERS and self._may_fold(node, [c.array for c in constants]):
             return fold_node
         if node.op_type not in HANDLERS:
             raise UnsupportedError("its inputs must be constants or shapes")
         return HANDLERS[node.op_type]
 
+    def _may_fold(self, node: NodeProto, arrays: Sequence[Array]) -> bool:
+        """Whether the result is known while the model is read; larger ones are left to the run, or a pass."""
+        count = folded_elements(node, arrays)
+        self.folded += count
+        return count <= max(FOLDED_ELEMENTS, *(a.size for a in arrays)) and self.folded <= FOLDED_IN_ALL
+
     def _read_initializer(self, name: str) -> None:
         if name in self.tensors and name not in self.scope.operands:
             tensor = self.tensors[name]
             self.scope.element_types[name] = tensor.data_type
-            array = read_tensor(tensor, self.scope.folder)
+            array = read_tensor(tensor, self.scope.folder, self.read_bytes)
+            self.read_bytes += array.nbytes
             # a single number is a factor or a bound; what training changes has at least one dim
             trainable = tensor.doc_string != CONSTANT and array.dtype.kind == "f" and array.ndim > 0
             self.scope.define(name, Constant(self.scope.names[name], array, trainable))

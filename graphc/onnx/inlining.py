@@ -12,15 +12,13 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 
 from graphc.errors import GraphError, ShapeError, UnsupportedError
 from graphc.ir import Value
+from graphc.onnx.import_ops.shapes import positive_axis
 from graphc.onnx.names import Names, clean
 from graphc.onnx.ordering import bodies_of, read_names, sort_nodes
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant, Operand, Scope
+from graphc.settings import MOST_NESTED, MOST_NODES, most_nested, most_nodes
 
-# Nodes that bodies may become in all, with those inside them: a hundred times what networks of the field have. A file
-# of a few bytes can ask for any number.
-MOST_INLINED = 100_000
-MOST_NESTED = 40  # bodies in bodies; Python's own stack ends at about 100
 FunctionKey = tuple[str, str, str]
 
 
@@ -34,7 +32,7 @@ class Inliner:
     keys: Names  # of ONNX values
     read_node: Callable[[NodeProto, str], None]
     read_value: Callable[[str], Operand | None]
-    _left: int = MOST_INLINED
+    _left: int = field(default_factory=most_nodes)  # so many more nodes may stand for bodies
     _open: list[FunctionKey | None] = field(default_factory=list)  # the bodies that are being read
 
     def find(self, node: NodeProto) -> Callable[[NodeReader], None] | None:
@@ -101,12 +99,14 @@ class Inliner:
         xs = [n.value(i) for i in range(states, len(n.inputs))]
         if count < 1 or states < 0 or outputs < 0 or len(body.input) != len(n.inputs):
             raise GraphError("expected as many inputs as the body has, at least one of them scanned")
-        axes = [a % x.type.rank for a, x in zip(n.integers("scan_input_axes", [0] * count), xs, strict=True)]
+        chosen = zip(n.integers("scan_input_axes", [0] * count), xs, strict=True)
+        axes = [positive_axis(a, x.type.rank) for a, x in chosen]
         backwards = n.integers("scan_input_directions", [0] * count)
         lengths = {x.type.shape[axis] for x, axis in zip(xs, axes, strict=True)}
         length = lengths.pop()
         if lengths or not isinstance(length, int):
             raise UnsupportedError(f"a scan over {length} places, expected one constant number of them")
+        self._charge(length)  # before any is read: each takes some nodes beside the body's
         state: list[Operand | None] = [n.operand(i) for i in range(states)]
         rows: list[list[Operand | None]] = []
         for i in range(length):
@@ -129,10 +129,9 @@ class Inliner:
         self, n: NodeReader, body: GraphProto, inputs: Mapping[str, str], key: FunctionKey | None = None
     ) -> list[Operand | None]:
         """Read the body once, its inputs being these ONNX values; what its outputs are."""
-        self._left -= sum(1 for _ in walk(body))
-        if self._left < 0 or len(self._open) == MOST_NESTED:
-            limit = f"{MOST_INLINED} nodes" if self._left < 0 else f"{MOST_NESTED} bodies in each other"
-            raise UnsupportedError(f"more than {limit} in place of it and its like")
+        self._charge(sum(1 for _ in walk(body)))
+        if len(self._open) >= most_nested():
+            raise UnsupportedError(f"more than {most_nested()} bodies in each other ({MOST_NESTED.name})")
         if body.sparse_initializer:
             raise UnsupportedError("sparse initializers, expected dense ones")
         renamed = dict(inputs)
@@ -151,6 +150,12 @@ class Inliner:
             self.read_node(inner, self.scope.new_names.fresh(clean(f"{n.name}/{inner.name or inner.op_type}")))
         self._open.pop()
         return [self.read_value(name) for name in results]
+
+    def _charge(self, count: int) -> None:
+        """Take so many nodes from the budget; UnsupportedError if that many are not left."""
+        self._left -= count
+        if self._left < 0:
+            raise UnsupportedError(f"more than {most_nodes()} nodes in place of it and its like ({MOST_NODES.name})")
 
     def _is_known(self, name: str) -> bool:
         return name in self.scope.operands or name in self.tensors
@@ -180,6 +185,7 @@ class Inliner:
             for k, v in lists.items():
                 del attributes[k]
                 inputs.append(self._name(n, k, Constant(self.scope.new_names.fresh(k), np.array(v, np.int64))))
+        self._charge(1)
         output = self._key(n, op_type.lower())
         self.scope.used.add(output)
         node = helper.make_node(op_type, inputs, [output], **attributes)

@@ -11,6 +11,7 @@ from graphc.ir import Array, DimLike, DType, Op, TensorType, Value
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
 from graphc.onnx.sizes import settle
 from graphc.onnx.small import HELD
+from graphc.onnx.tensors import check_size
 
 _KINDS = {
     AttributeProto.INT: "an integer",
@@ -291,9 +292,12 @@ class NodeReader:
 
     def _add(self, op: Op, inputs: Sequence[Value], name: str, output_names: list[str]) -> tuple[Value, ...]:
         try:
-            return self.scope.builder.add(op, tuple(inputs), name, output_names)
+            values = self.scope.builder.add(op, tuple(inputs), name, output_names)
         except ShapeError as error:
             raise ShapeError(str(error).removeprefix(f"{op.name} '{name}': ")) from None
+        for v in values:
+            check_size("its result", v.type.shape, v.type.dtype)
+        return values
 
 
 def infer(op: Op, inputs: Sequence[Value]) -> tuple[TensorType, ...]:

@@ -1,7 +1,7 @@
 """TensorProto to NumPy and back, with every length checked before anything is read."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,8 +9,9 @@ import numpy as np
 from onnx import TensorProto, checker, external_data_helper, numpy_helper
 
 from graphc.errors import FileError, GraphError, UnsupportedError
-from graphc.ir import Array, DType
+from graphc.ir import Array, DimLike, DType, dims
 from graphc.onnx.small import HELD, hold
+from graphc.settings import MOST_BYTES, most_bytes
 
 DTYPES: dict[int, DType] = {
     TensorProto.FLOAT: DType.F32,
@@ -31,6 +32,9 @@ ELEMENT_TYPES = {dtype: number for number, dtype in DTYPES.items()}
 PRODUCER = "graphc"  # the producer_name of exported models, whose two notes below the import understands
 CONSTANT = "not trained"  # the doc_string of an initialiser that is a constant or a running statistic, not a weight
 ALIGNMENT = 4096  # of external data, a page: a runtime can map a tensor without copying it
+MOST_DIMS = 64  # NumPy's own limit
+LONGEST_PATH = 4096  # characters, Linux's own limit
+EXTERNAL_KEYS = {"location", "offset", "length", "checksum", "basepath"}  # of which the last is onnx's own
 RENAMED = "%"  # begins the doc_string of an output that takes the place of a value; that value's name follows
 
 
@@ -47,10 +51,10 @@ def read_dtype(number: int) -> DType:
     return HELD[number] if number in HELD else DTYPES[number]
 
 
-def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
+def read_tensor(tensor: TensorProto, folder: Path | None, taken: int = 0) -> Array:
     """The data as a writable array, f16 and bf16 as float32, smaller formats as what holds them.
 
-    External data must lie in `folder`, the model's own.
+    External data must lie in `folder`, the model's own. `taken` bytes of GRAPHC_MOST_BYTES are in use already.
     """
     where = f"tensor '{tensor.name}'"
     try:
@@ -59,8 +63,9 @@ def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
         raise UnsupportedError(f"{where} has {error}") from None
     if min(tensor.dims, default=0) < 0 or tensor.HasField("segment"):
         raise GraphError(f"{where}: expected a whole tensor with dims of at least 0, got {list(tensor.dims)}")
+    check_size(where, tensor.dims, dtype, taken)
     if tensor.data_location == TensorProto.EXTERNAL:
-        tensor = _load_external(tensor, folder)
+        tensor = _load_external(tensor, folder, math.prod(tensor.dims) * dtype.size)
     if tensor.data_type in HELD:
         return np.array(hold(_read_small(tensor)))
     count, unit = math.prod(tensor.dims), "elements"
@@ -84,6 +89,19 @@ def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
     return np.array(numpy_helper.to_array(tensor), (DType.F32 if dtype.is_half else dtype).numpy)
 
 
+def check_size(where: str, shape: Sequence[DimLike], dtype: DType, taken: int = 0) -> None:
+    """UnsupportedError if a tensor is too large, even of inputs of the least size, or has more dims than NumPy's can.
+
+    `taken` bytes are in use already.
+    """
+    if len(shape) > MOST_DIMS:
+        raise UnsupportedError(f"{where}: expected at most {MOST_DIMS} dims, got {len(shape)}")
+    size = math.prod(d if isinstance(d, int) else max(1, dims.bounds(d)[0]) for d in shape) * dtype.size
+    if size + taken > most_bytes():
+        text = f"{dtype.value}[{','.join(map(str, shape))}] takes {size} bytes{f' beside {taken}' if taken else ''}"
+        raise UnsupportedError(f"{where}: {text}, expected at most {most_bytes()} ({MOST_BYTES.name})")
+
+
 def _read_small(tensor: TensorProto) -> Array:
     """Elements of a format of 8 bits and less, several of those below 8 in a byte."""
     try:
@@ -92,19 +110,41 @@ def _read_small(tensor: TensorProto) -> Array:
         raise GraphError(f"tensor '{tensor.name}': {' '.join(str(error).split())}") from None
 
 
-def _load_external(tensor: TensorProto, folder: Path | None) -> TensorProto:
-    """A copy of `tensor` with its data, read by onnx's loader, which refuses links and paths that leave the folder."""
-    location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+def _load_external(tensor: TensorProto, folder: Path | None, limit: int) -> TensorProto:
+    """A copy of `tensor` with its data, at most `limit` bytes.
+
+    onnx's loader reads it, which refuses links and paths that leave the folder.
+    """
+    entries = {e.key: e.value for e in tensor.external_data}
+    location = entries.get("location", "")
     where = f"tensor '{tensor.name}': external data '{location}'"
     if folder is None:
         raise FileError(f"{where}: expected the model's folder, got a model without one")
+    if len(location) > LONGEST_PATH or not location.isprintable():  # onnx's loader reads up to a NUL
+        raise FileError(
+            f"tensor '{tensor.name}': external data: expected a path that can be printed, got {location[:80]!r}"
+        )
+    if len(entries) < len(tensor.external_data) or not entries.keys() <= EXTERNAL_KEYS:
+        raise FileError(f"{where}: expected {', '.join(sorted(EXTERNAL_KEYS))}, got {', '.join(sorted(entries))}")
+    _check_length(where, folder / location, limit, entries)
     loaded = TensorProto()
     loaded.CopyFrom(tensor)
     try:
         external_data_helper.load_external_data_for_tensor(loaded, str(folder))
-    except (checker.ValidationError, OSError, ValueError) as error:
+    except (checker.ValidationError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: a name too long
         raise FileError(f"{where}: {' '.join(str(error).split())}") from None
     return loaded
+
+
+def _check_length(where: str, path: Path, limit: int, entries: Mapping[str, str]) -> None:
+    """FileError if the loader would read more than the tensor's `limit` bytes: without a length, all that is left."""
+    try:
+        offset = int(entries.get("offset", "0"))
+        got = int(entries["length"]) if "length" in entries else path.stat().st_size - offset
+    except (OSError, ValueError):
+        return  # the loader says what is wrong
+    if got > limit:
+        raise FileError(f"{where}: expected at most {limit} bytes, got {got}")
 
 
 def write_tensor(name: str, array: Array) -> TensorProto:

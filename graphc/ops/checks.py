@@ -18,7 +18,12 @@ def check_image(x: TensorType) -> int:
     return x.shape[1]
 
 
+MOST = 2**31 - 1  # as sizes have: products of two then fit 64 bits
+
+
 def check_integers(name: str, values: tuple[int, ...], length: int, least: int) -> None:
-    """`values` are `length` integers of at least `least`."""
+    """`values` are `length` integers of at least `least`, and no larger than a size can be."""
     if len(values) != length or not all(isinstance(v, int) and v >= least for v in values):
         raise ShapeError(f"{name} must be {length} integers of at least {least}, got {values}")
+    if max(values, default=0) > MOST:
+        raise ShapeError(f"{name} must be {length} integers of at most {MOST}, got {values}")

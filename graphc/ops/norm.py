@@ -111,11 +111,15 @@ class LocalResponseNorm(Op):
             raise ShapeError(f"size must be at least 1, got {self.size}")
         return x
 
+    def reach(self, channels: int) -> tuple[int, int]:
+        """How many channels before and after its own an element sees, of so many in all."""
+        return min((self.size - 1) // 2, channels - 1), min(self.size // 2, channels - 1)
+
     def eval(self, *arrays: Array) -> Array:
         (x,) = arrays
-        before = (self.size - 1) // 2
-        squares = np.pad(np.square(x), ((0, 0), (before, self.size - 1 - before), (0, 0), (0, 0)))
-        sums = np.lib.stride_tricks.sliding_window_view(squares, self.size, axis=1).sum(axis=4)
+        before, after = self.reach(x.shape[1])
+        squares = np.pad(np.square(x), ((0, 0), (before, after), (0, 0), (0, 0)))
+        sums = np.lib.stride_tricks.sliding_window_view(squares, before + 1 + after, axis=1).sum(axis=4)
         return np.asarray(x / (self.k + self.alpha / self.size * sums) ** self.beta)
 
     def vjp(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from graphc.codegen.lowering.access import merge_spatial
 from graphc.codegen.nest import Buffer, Nest, loop_vars, total
+from graphc.ops.checks import check_image
 from graphc.ops.norm import BatchNorm, LocalResponseNorm
 from graphc.ops.scalar import Expr, call
 
@@ -25,10 +26,11 @@ def lower_batch_norm(
 
 
 def lower_local_response_norm(op: LocalResponseNorm, x: Buffer, y: Buffer) -> Iterator[Nest]:
+    before, after = op.reach(check_image(x.type))
     x, y = merge_spatial(x, y)
     loops = n, c, *pixel = loop_vars("ncij"[: y.type.rank], y.shape)
-    (d,) = loop_vars("d", (op.size,))
-    near = x.get(n, c + d - (op.size - 1) // 2, *pixel, fill=0.0)
+    (d,) = loop_vars("d", (before + 1 + after,))
+    near = x.get(n, c + d - before, *pixel, fill=0.0)
     base = total(near * near, d) * (op.alpha / op.size) + op.k
     yield Nest(y, loops, loops, x[loops] / raise_to(base, op.beta))
 

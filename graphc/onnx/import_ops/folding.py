@@ -4,11 +4,13 @@ What depends on the sizes of a run is an array of dtype object, of the numbers o
 indexing and arithmetic work on it. Truth values are then 0 and 1.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
 import numpy as np
+from onnx import NodeProto
 
 from graphc.errors import UnsupportedError
 from graphc.ir import Array, DType
@@ -23,6 +25,7 @@ from graphc.onnx.tensors import read_dtype
 from graphc.ops.scalar import convert
 
 Folder = Callable[[NodeReader], Array]
+FOLDED_IN_ALL = 1 << 27  # elements of all results, 1 GiB: shape arithmetic has some thousands
 
 
 def fold_node(n: NodeReader) -> None:
@@ -38,6 +41,19 @@ def fold_node(n: NodeReader) -> None:
         to = _read_target(n)
         return n.fold(result, DType.F32 if to.is_half else to)  # as everywhere, halves are computed with as f32
     return n.fold(result, n.dtype(1 if n.op_type == "Where" else 0))
+
+
+def folded_elements(node: NodeProto, arrays: Sequence[Array]) -> int:
+    """How many elements the node's result has at most; more than its largest operand only where ops copy."""
+    sizes = [a.size for a in arrays]
+    if node.op_type == "Concat":
+        return sum(sizes)
+    if node.op_type == "Gather":  # along a shorter axis it is less
+        return arrays[0].size * arrays[1].size
+    try:
+        return math.prod(np.broadcast_shapes(*(a.shape for a in arrays)))
+    except ValueError:  # ops that do not broadcast, or a mistake that is found later
+        return max(sizes)
 
 
 def arrays_of(n: NodeReader) -> list[Array]:

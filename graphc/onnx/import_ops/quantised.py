@@ -5,7 +5,9 @@ Products of integers are summed in float64, which is exact up to 2^53 whatever k
 
 from collections.abc import Callable
 
-from graphc.errors import UnsupportedError
+from onnx import TensorProto
+
+from graphc.errors import ShapeError, UnsupportedError
 from graphc.ir import DType, Value
 from graphc.onnx.import_ops.convolutions import convolve
 from graphc.onnx.import_ops.rounding import emit_small
@@ -86,6 +88,8 @@ def read_dequantize(n: NodeReader) -> None:
     n.integer("output_dtype", 0)  # a kind of float: graphc computes as f32
     if x.type.dtype not in (*STORED, DType.I32, DType.F32):
         raise UnsupportedError(f"quantised numbers of {x.type.dtype.value}")
+    if n.scope.element_types.get(n.inputs[0]) == TensorProto.FLOAT:  # and not held as one
+        raise ShapeError(f"expected quantised numbers, got {x.type}")
     factors = _factors(n, x, 1, 2)
     exact = "i32" if x.type.dtype != DType.F32 else "f32"
     difference = f"(to_{exact}(x0) - to_{exact}(x2))" if len(factors) > 1 else "x0"

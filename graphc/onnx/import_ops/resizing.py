@@ -71,6 +71,8 @@ def read_resize(n: NodeReader) -> None:
         n.real("extrapolation_value", 0.0),
     )
     policy = n.text("keep_aspect_ratio_policy", "stretch")
+    if n.has_input(2) and n.has_input(3) and n.numbers(2, "scales").size:  # exporters give empty scales beside sizes
+        raise ShapeError("expected scales or sizes, got both")
     if n.has_input(3):
         found = _read_sizes(x, axes, n.dims(3, "sizes"), policy)
     else:
