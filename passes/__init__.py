@@ -7,6 +7,7 @@ from graphc.errors import GraphcError, GraphError
 from graphc.grad import PREFIX
 from graphc.ir import NEXT, Graph
 from graphc.ir.verify import verify
+from graphc.passes.dense import dense
 from graphc.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from graphc.passes.eliminate_dead_code import eliminate_dead_code
 from graphc.passes.enter_training import enter_training
@@ -77,6 +78,7 @@ __all__ = [
     "PIPELINE",
     "TRAINING_PIPELINE",
     "Pass",
+    "dense",
     "eliminate_common_subexpressions",
     "eliminate_dead_code",
     "enter_training",

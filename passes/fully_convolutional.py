@@ -5,7 +5,7 @@ import re
 from graphc import ops
 from graphc.errors import InputError, UnsupportedError
 from graphc.ir import Builder, Dim, Graph, Node, dims
-from graphc.passes.dense import Conversion
+from graphc.passes.dense_rules import Conversion
 from graphc.passes.fold_constants import fold_constants
 
 Window = tuple[int, int]
