@@ -21,6 +21,7 @@ from graphc.passes.recompute_activations import recompute_activations
 from graphc.passes.remove_expands import remove_expands
 from graphc.passes.remove_identities import remove_identities
 from graphc.passes.spell_batch_norm import spell_batch_norm
+from graphc.passes.upsample import upsample
 
 Pass = Callable[[Graph], Graph]
 
@@ -94,5 +95,6 @@ __all__ = [
     "remove_expands",
     "remove_identities",
     "spell_batch_norm",
+    "upsample",
 ]
 assert __name__ == "graphc.passes", "import graphc.passes, not passes"

@@ -40,7 +40,7 @@ def dense(graph: Graph, output_stride: int = 8, gap: str = "window", window: Win
     finer: dict[Value, Pair] = dict.fromkeys(graph.inputs, ONE)  # how many times as high and wide a value has become
 
     def rule(builder: Builder, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        factor = finer.get(node.inputs[0], ONE) if node.inputs else ONE
+        factor = next((finer[v] for v in node.inputs if v in finer), ONE)
         step = _choose_stride(node, factor, places, output_stride)
         after = _divide(_multiply(factor, _stride(node)), step)
         op = _dilate(node, inputs[0].type if inputs else None, factor, step)
