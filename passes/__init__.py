@@ -22,6 +22,7 @@ from graphc.passes.remove_expands import remove_expands
 from graphc.passes.remove_identities import remove_identities
 from graphc.passes.spell_batch_norm import spell_batch_norm
 from graphc.passes.upsample import upsample
+from graphc.passes.windows import find_windows
 
 Pass = Callable[[Graph], Graph]
 
@@ -83,6 +84,7 @@ __all__ = [
     "eliminate_common_subexpressions",
     "eliminate_dead_code",
     "enter_training",
+    "find_windows",
     "fold_batch_norm",
     "fold_constants",
     "fully_convolutional",

@@ -46,6 +46,13 @@ dense = combine(
         metavar="HxW",
         help="With --dense, the image size it was made for, if it leaves that open.",
     ),
+    click.option(
+        "--output-stride",
+        type=click.IntRange(1),
+        metavar="N",
+        help="With --dense, a score every N pixels: strides become dilation.  [default: the network's own stride]",
+    ),
+    click.option("--upsample", is_flag=True, help="Interpolate maps to the image's size: a score for every pixel."),
 )
 reading = combine(
     click.option("--resize", is_flag=True, help="Scale images to the size that the network wants."),
