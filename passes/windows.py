@@ -42,6 +42,14 @@ class Windows:
     parts: Mapping[str, tuple[Part, Part]]
     beyond: tuple[int, int, int, int]
 
+    def count(self, height: int, width: int) -> tuple[int, int]:
+        """The windows that lie in an image, down and across. With padding the map can have elements behind these, whose
+        windows would hang over the image's edge."""
+        rows, columns = (
+            (n - size) // stride + 1 for n, size, stride in zip((height, width), self.size, self.stride, strict=True)
+        )
+        return rows, columns
+
 
 def find_windows(graph: Graph) -> Windows | None:
     """For the first output of a network that takes any size; None if that is no map, or the window is not known.

@@ -17,7 +17,7 @@ from graphc.bench.problem import read_arrays, write_problem
 from graphc.bench.process import Worker
 from graphc.bench.runtimes import GRAPHC, Peer
 from graphc.errors import InputError
-from graphc.ir import Array, Dim, Graph, Node, dims
+from graphc.ir import Array, Dim, Graph, Node
 from graphc.passes import find_windows, fully_convolutional
 from graphc.passes.windows import Windows
 from graphc.reference import random_inputs
@@ -32,10 +32,11 @@ Pair = tuple[int, int]
 class DenseComparison:
     """One network, image and number of threads.
 
-    scores: in the map, each about a window of `window` pixels, `stride` apart. dense_seconds: of a dense run, in each
-    round. window_seconds: of one window, in each round, where `timed` of them run at once: one, or a sample of all,
-    whichever takes less time for each. work: multiply-adds of all windows ÷ those of the dense run. once: the share of
-    the latter in `once_layers`, which have one pixel for each score, so that windows have nothing of them in common.
+    scores: in the map, each about a window of `window` pixels in the image, `stride` apart. dense_seconds: of a dense
+    run, in each round. window_seconds: of one window, in each round, where `timed` of them run at once: one, or a
+    sample of all, whichever takes less time for each. work: multiply-adds of all windows ÷ those of the dense run.
+    once: the share of the latter in `once_layers`, which have one pixel for each score, so that windows have nothing
+    of them in common.
     difference: between the scores of both for `compared` windows, as a share of the largest. padded: how many layers
     pad. peak_bytes: of the dense run's process.
     """
@@ -103,7 +104,7 @@ def compare_dense(
         raise InputError(f"--image: expected at least a window of '{classifier.name}', "
                          f"{windows.size[0]}x{windows.size[1]}, got {image[0]}x{image[1]}")  # fmt: skip
     (page,), sizes = random_inputs(dense, large := _sizes(dense, image)), _sizes(classifier, windows.size)
-    p, q = (dims.evaluate(d, large) for d in dense.outputs[0].type.shape[2:])
+    p, q = windows.count(*image)
     places = [divmod(int(k), q) for k in np.linspace(0, p * q - 1, min(SAMPLE, p * q))]
     sample = np.concatenate([_cut(page, y, x, windows) for y, x in places])
     inputs = {DENSE.name: page, ALONE.name: sample[:1]}

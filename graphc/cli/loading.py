@@ -47,7 +47,7 @@ def load_model(
         graph = fully_convolutional(graph, gap or "window", window)
         if output_stride:
             graph = refine(graph, output_stride)
-        if padded := padded_layers(graph):
+        if "window" in graph.meta and (padded := padded_layers(graph)):
             layers = f"layer '{padded[0]}' pads" if len(padded) == 1 else f"{len(padded)} layers pad"
             note = "so scores are not those of a window alone; graphc summary --dense tells where they differ"
             click.echo(f"graphc: note: {layers}, {note}", err=True)

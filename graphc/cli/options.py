@@ -33,6 +33,9 @@ model = combine(
     click.option("--params", type=FILE, metavar="FILE", help="Parameters by name: .safetensors, .npz or .pth."),
     click.option("--classes", type=click.IntRange(1), metavar="N", help="Build the network with so many classes."),
 )
+window = click.option(
+    "--window", type=parse_size, metavar="HxW", help="The image size it was made for, if it leaves that open."
+)
 dense = combine(
     click.option("--dense", is_flag=True, help="Make it fully convolutional: a map of scores for images of any size."),
     click.option(
