@@ -17,6 +17,7 @@ from graphc.passes import fully_convolutional
 from graphc.pictures import overlay
 from graphc.reference import run_reference
 
+README = Path(__file__).parent.parent / "README.md"
 succeed, fail = partial(commands.succeed, "show"), partial(commands.fail, "show")
 
 
@@ -45,11 +46,29 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return found
 
 
-def test_files(page: np.ndarray, tmp_path: Path) -> None:
-    for what in ("classes", "boxes", "windows"):
-        (line,) = succeed(what, "digits", "page.png", "-o", "x.png")
-        with Image.open(tmp_path / "x.png") as picture:
-            assert line == f"x.png  {picture.width}x{picture.height} pixels"
+def test_the_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its section on images of any size, but for the measurement; every file that it names is there in the end."""
+    monkeypatch.chdir(tmp_path)
+    section = README.read_text().split("## Any image size")[1].split("\n## ")[0]
+    code = section.split("```python")[1].split("```")[0]
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["masks"].outputs[0].type.shape[2:] == found["masks"].inputs[0].type.shape[2:]
+    lines = [line.split("#")[0].split()[1:] for line in section.splitlines() if line.startswith("    graphc ")]
+    assert len(lines) == 8
+    for words in lines:
+        if words[0] != "bench":
+            result = commands.invoke(*words)
+            assert result.exit_code == 0, result.output
+    pictures = {line[-1] for line in lines if line[-1].endswith(".png")}
+    assert pictures == {f"{name}.png" for name in ("found", "classes", "boxes", "masks", "windows")}
+    for name in pictures:
+        with Image.open(name) as picture:
+            assert min(picture.size) > 300
+    assert np.load("scores.npy").shape == (1, 11, 120, 160)
+
+
+def test_what_is_no_picture(page: np.ndarray) -> None:
     assert fail("boxes", "digits", "page.png", "-o", "x.jpg") == "x.jpg: expected a file that ends in .png"
 
 
@@ -130,10 +149,7 @@ def test_windows_that_hang_over_the_edge_are_left_out(
     assert "11 layers pad" in note
 
 
-def test_masks_of_a_dense_map(page: np.ndarray, tmp_path: Path) -> None:
-    (line,) = succeed("masks", "digits", "page.png", "--dense", "--output-stride", 2, "--upsample", "-o", "x.png")
-    with Image.open(tmp_path / "x.png") as picture:
-        assert line == f"x.png  {picture.width}x{picture.height} pixels"
+def test_masks_want_a_score_for_each_pixel(page: np.ndarray) -> None:
     message = fail("masks", "digits", "page.png", "--dense", "-o", "x.png")
     assert "expected a score for each pixel of page.png, [60, 72], got [8, 11]" in message
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc import ops
-from graphc.bench.machine import choose_cpus
+from graphc.bench.machine import cache_bytes, choose_cpus
 from graphc.bench.problem import read_arrays, write_problem
 from graphc.bench.process import Worker
 from graphc.bench.runtimes import GRAPHC, Peer
@@ -21,7 +21,7 @@ from graphc.ir import Array, Dim, Graph, Node
 from graphc.passes import find_windows, fully_convolutional
 from graphc.passes.windows import Windows
 from graphc.reference import random_inputs
-from graphc.summary import count_multiply_adds
+from graphc.summary import count_multiply_adds, summarize
 from graphc.verify import relative_difference
 
 SAMPLE = 16  # windows that are timed: enough for a batch to pay, and VGG-16 has them done in seconds
@@ -38,7 +38,8 @@ class DenseComparison:
     once: the share of the latter in `once_layers`, which have one pixel for each score, so that windows have nothing
     of them in common.
     difference: between the scores of both for `compared` windows, as a share of the largest. padded: how many layers
-    pad. peak_bytes: of the dense run's process.
+    pad. workspace_bytes: what the maps between the layers take, of a dense run and of one window; cache_bytes: the
+    largest cache. peak_bytes: of the dense run's process.
     """
 
     network: str
@@ -56,6 +57,8 @@ class DenseComparison:
     once_layers: tuple[str, ...]
     difference: float
     padded: int
+    workspace_bytes: tuple[int, int]
+    cache_bytes: int
     peak_bytes: int
 
     @property
@@ -110,6 +113,7 @@ def compare_dense(
     inputs = {DENSE.name: page, ALONE.name: sample[:1]}
     if isinstance(classifier.inputs[0].type.shape[0], Dim):
         inputs[BATCH.name] = sample
+    workspaces = summarize(dense, large).workspace_bytes, summarize(classifier, sizes).workspace_bytes
     whole, once = _count(dense, large, dense.nodes), _find_once(dense, windows)
     with TemporaryDirectory(prefix="graphc-bench-") as name:
         folders = {}
@@ -131,7 +135,7 @@ def compare_dense(
                     times[DENSE.name], tuple(t / timed for t in times[ALONE.name if timed == 1 else BATCH.name]),
                     p * q * _count(classifier, sizes, classifier.nodes) / whole, _count(dense, large, once) / whole,
                     tuple(n.name for n in once), relative_difference(there[: len(slid)], slid.reshape(len(slid), -1)),
-                    len(windows.padded), peak,
+                    len(windows.padded), workspaces, max(cache_bytes().values(), default=0), peak,
                 )
             )  # fmt: skip
     return results

@@ -63,6 +63,12 @@ def describe_dense(c: DenseComparison) -> list[str]:
             f"{c.once:.0%} of the dense run's multiply-adds are those of {', '.join(c.once_layers)}, which have one "
             "pixel for each score, so that windows have nothing of them in common"
         )
+    whole, one = c.workspace_bytes
+    if whole > c.cache_bytes > one:
+        lines.append(
+            f"the dense run's maps take {whole / 1e6:.0f} MB and go through memory; a window's, {one / 1e6:.2g} MB, "
+            f"stay in the cache of {c.cache_bytes / 1e6:.0f} MB"
+        )
     kept = f"{c.compared} scores differ by up to {c.difference:.1e} of the largest from the windows'"
     return [*lines, f"{kept}, which see padding for neighbours in {c.padded} layers" if c.padded else kept]
 

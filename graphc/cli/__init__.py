@@ -140,6 +140,7 @@ def compile(
     **examples(
         "run digits photo.png",
         "run digits --dense page.png --overlay map.png",
+        "run digits --dense --output-stride 2 --upsample page.png -o scores.npy",
         "run net.onnx --resize --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 *.jpg -o results",
         "run build/net.so image.npy -o result.npy",
         "run resnet50 --backend onnxruntime --provider cuda image.npy",
@@ -222,13 +223,22 @@ def export(output: Path, opset: int, fp16: bool, **network: Any) -> None:
     export_network(choose_graph(load_model(**model), **recipe), output, opset, fp16)
 
 
-@main.command(**examples("summary lenet5", "summary net.onnx --shape 1x3x640x480 --json"))
+@main.command(
+    **examples(
+        "summary lenet5", "summary net.onnx --shape 1x3x640x480 --json", "summary resnet18 --dense --output-stride 8"
+    )
+)
 @model
 @shape
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 @dense
 def summary(shapes: tuple[tuple[int, ...], ...], as_json: bool, **network: Any) -> None:
-    """Count parameters, operations and memory, layer by layer."""
+    """Count parameters, operations and memory, layer by layer.
+
+    With --dense, also tell which window of the image each score is about, and whether it is what the classifier gives
+    for that window alone. If layers pad it is not: then "same" are the rows and columns, of those that a window has in
+    a layer, that see no padding and stay what they are.
+    """
     from graphc.cli.commands import load_model, show_summary
 
     show_summary(load_model(**network), shapes, as_json)

@@ -16,7 +16,9 @@ from graphc.cli.options import FILE, dense, examples, model, reading, window
         "show filters digits -o filters.png",
         "show activations digits scan.png -o activations.png",
         "show neighbours digits *.png -o neighbours.png",
+        "show classes digits page.png --class 3,8 -o classes.png",
         "show boxes digits page.png -o boxes.png",
+        "show masks digit_masks page.png -o masks.png",
         "show windows digits page.png -o windows.png",
     ),
 )
