@@ -23,7 +23,7 @@ from graphc.cli.options import FILE, dense, examples, model, reading, window
     ),
 )
 def show() -> None:
-    """Draw what a network has learnt, and what it sees in each place of an image."""
+    """Draw what a network has learnt, and what it sees where."""
 
 
 picture = click.option("-o", "--output", type=FILE, required=True, metavar="FILE.png", help="The file to write.")
