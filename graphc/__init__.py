@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from graphc.learning import Trainer
     from graphc.onnx import export_onnx, load
     from graphc.passes import optimize
+    from graphc.passes.dense import dense
     from graphc.passes.enter_training import enter_training
     from graphc.passes.fully_convolutional import fully_convolutional
+    from graphc.passes.upsample import upsample
     from graphc.reference import run_reference
     from graphc.text import parse
     from graphc.training import add_cross_entropy, training_step
@@ -42,6 +44,7 @@ _HOME = {
     "f32": "graphc.ir",
     "export_onnx": "graphc.onnx",
     "load": "graphc.onnx",
+    "dense": "graphc.passes",
     "enter_training": "graphc.passes",
     "fully_convolutional": "graphc.passes",
     "gradcheck": "graphc.gradcheck",
@@ -51,13 +54,14 @@ _HOME = {
     "parse": "graphc.text",
     "to_networkx": "graphc.ir.view",
     "training_step": "graphc.training",
+    "upsample": "graphc.passes",
 }
 _MODULES = ("models", "nn", "ops", "optim", "passes", "runtime", "schedules")
 
 __all__ = [
     "Builder", "DType", "Graph", "GraphcError", "TensorType", "Trainer", "__version__", "add_cross_entropy", "build",
-    "compile", "enter_training", "export_onnx", "f32", "fully_convolutional", "gradcheck", "gradient", "load",
-    "optimize", "parse", "run_reference", "to_networkx", "training_step",
+    "compile", "dense", "enter_training", "export_onnx", "f32", "fully_convolutional", "gradcheck", "gradient", "load",
+    "optimize", "parse", "run_reference", "to_networkx", "training_step", "upsample",
 ]  # fmt: skip
 
 

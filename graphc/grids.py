@@ -64,7 +64,7 @@ def draw_rows(rows: Sequence[Sequence[tuple[Picture, str]]], title: str, note: s
     columns = max(len(row) for row in rows)
     step, apart = THUMBNAIL + 2 * GAP, 3 * GAP
     high = THUMBNAIL + CAPTION + 3 * GAP
-    page, draw, top = _open_page(columns * step + apart, len(rows) * high, title, note)
+    page, draw, top = open_page(columns * step + apart, len(rows) * high, title, note)
     for i, row in enumerate(rows):
         for j, (picture, caption) in enumerate(row):
             left = MARGIN + j * step + (apart if j else 0)
@@ -93,7 +93,7 @@ def _draw_grid(
     gap = GAP if side > 4 * GAP else 1
     captioned = captions is not None and wide >= 2 * CAPTION  # three digits fit
     pitch = high + gap + (CAPTION + 3 if captioned else 0)
-    page, draw, top = _open_page(columns * (wide + gap), ceil(len(tiles) / columns) * pitch, title, note)
+    page, draw, top = open_page(columns * (wide + gap), ceil(len(tiles) / columns) * pitch, title, note)
     method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
     for i, tile in enumerate(tiles):
         left, y = MARGIN + i % columns * (wide + gap), top + i // columns * pitch
@@ -105,7 +105,7 @@ def _draw_grid(
     return np.asarray(page)
 
 
-def _open_page(width: int, height: int, title: str, note: str) -> tuple[Image.Image, Any, int]:
+def open_page(width: int, height: int, title: str, note: str) -> tuple[Image.Image, Any, int]:
     """An empty page for what is `width` by `height`, what draws on it, and where that begins."""
     top = MARGIN + TITLE + NOTE + 20
     fonts = [ImageFont.load_default(size) for size in (TITLE, NOTE)]
@@ -142,26 +142,32 @@ def _fit(picture: Picture) -> Image.Image:
 def draw_masks(picture: Picture, classes: NDArray[np.int64], labels: Sequence[str], title: str) -> Picture:
     """The picture u8[H,W,3], and beside it the class i64[H,W] of each pixel in colour, with their names below.
 
-    "background" and "paper" stay white.
+    "background" and "paper" stay white. The legend has the classes that are there, the largest first.
     """
     zoom = choose_zoom(picture.shape[0], 2 * picture.shape[1])
     colours = [class_hue(k, len(labels)) for k in range(len(labels))]
     table = [(255, 255, 255) if n in BLANK else c for n, c in zip(labels, colours, strict=True)]
     pair = [side.repeat(zoom, axis=0).repeat(zoom, axis=1) for side in (picture, np.array(table, np.uint8)[classes])]
     high, wide = pair[0].shape[:2]
-    found = [k for k in np.unique(classes) if labels[k] not in BLANK]
+    area = np.bincount(classes.ravel(), minlength=len(labels))
+    found = [int(k) for k in np.argsort(-area, kind="stable") if area[k] and labels[k] not in BLANK]
+    font, places, x, line = ImageFont.load_default(CAPTION), [], 0.0, 0
+    for k in found:
+        step = CAPTION + 3 * GAP + font.getlength(labels[k])
+        x, line = (0.0, line + 1) if x and x + step > wide else (x, line)
+        places.append((x, line * (CAPTION + 2 * GAP)))
+        x += step
     note = "each pixel in the colour of its likeliest class"
-    page, draw, top = _open_page(2 * wide + 4 * GAP, high + CAPTION + 4 * GAP, title, note)
-    font = ImageFont.load_default(CAPTION)
+    legend = (line + 1) * (CAPTION + 2 * GAP)
+    page, draw, top = open_page(2 * wide + 4 * GAP, high + legend + 2 * GAP, title, note)
     for i, side in enumerate(pair):
         left = MARGIN + i * (wide + 4 * GAP)
         page.paste(Image.fromarray(side), (left, top))
         draw.rectangle((left - 1, top - 1, left + wide, top + high), outline=LINE)
-    x = float(MARGIN + wide + 4 * GAP)
-    for k in found:
-        draw.rectangle((x, top + high + 9, x + CAPTION, top + high + 9 + CAPTION), fill=colours[k])
-        draw.text((x + CAPTION + GAP, top + high + 8), labels[k], fill=PALE, font=font)
-        x += CAPTION + 3 * GAP + draw.textlength(labels[k], font)
+    for k, (right, down) in zip(found, places, strict=True):
+        x, y = MARGIN + wide + 4 * GAP + right, top + high + 9 + down
+        draw.rectangle((x, y, x + CAPTION, y + CAPTION), fill=colours[k])
+        draw.text((x + CAPTION + GAP, y - 1), labels[k], fill=PALE, font=font)
     return np.asarray(page)
 
 

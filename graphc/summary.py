@@ -17,7 +17,8 @@ from graphc.codegen.target import make_target
 from graphc.errors import InputError
 from graphc.geometry import Geometry, find_geometry
 from graphc.ir import Graph, Node, Value, dims
-from graphc.passes import optimize
+from graphc.passes import find_windows, optimize
+from graphc.passes.windows import Part, Windows
 from graphc.reference import check_sizes
 
 SIDE = 224  # pixels: the height and width shown where the network leaves them open, the usual ones for classifiers
@@ -29,7 +30,8 @@ class Row:
     """One node. Its `units` are the elements of its results, a connection is one input, or bias, of one unit.
 
     Nodes that treat each element by itself, or only move elements, are no layers of their own: they have neither.
-    Connections that lie in padding count too. `shape` and `geometry` are those of the first result.
+    Connections that lie in padding count too. `shape`, `geometry` and `part` are those of the first result; `part` are
+    the rows and columns that a window of a dense classifier has in it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Row:
     units: int
     connections: int
     geometry: Geometry | None
+    part: tuple[Part, Part] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Summary:
     parameter_bytes: int
     workspace_bytes: int
     geometry: Geometry | None
+    windows: Windows | None = None
 
     @property
     def multiply_adds(self) -> int:
@@ -70,6 +74,7 @@ class Summary:
             "multiply_adds": self.multiply_adds,
             "rows": rows,
             "geometry": _geometry_to_json(self.geometry),
+            "windows": self.windows and {k: v for k, v in asdict(self.windows).items() if k != "parts"},
         }
 
 
@@ -88,8 +93,9 @@ def summarize(graph: Graph, sizes: Mapping[str, int] | None = None, cpu: str = "
     chosen = default_sizes(graph) | dict(sizes or {})
     check_sizes(graph, chosen)
     places = find_geometry(graph)
+    windows = find_windows(graph)
     counted: set[str] = set()  # a parameter that several nodes share belongs to the first
-    rows = tuple(_row(graph, node, chosen, places.get(node.outputs[0]), counted) for node in graph.nodes)
+    rows = tuple(_row(graph, node, chosen, places.get(node.outputs[0]), windows, counted) for node in graph.nodes)
     plan = make_plan(optimize(graph), make_target(cpu))
     elements = {name: prod(p.value.type.static_shape()) for name, p in graph.params.items()}
     return Summary(
@@ -100,6 +106,7 @@ def summarize(graph: Graph, sizes: Mapping[str, int] | None = None, cpu: str = "
         sum(n * graph.params[name].value.type.dtype.size for name, n in elements.items()),
         plan.peak_bytes(chosen),
         places.get(graph.outputs[0]),
+        windows,
     )
 
 
@@ -114,7 +121,14 @@ def _shapes(values: Sequence[Value], sizes: Mapping[str, int]) -> list[tuple[int
     return [tuple(dims.evaluate(d, sizes) for d in v.type.shape) for v in values]
 
 
-def _row(graph: Graph, node: Node, sizes: Mapping[str, int], place: Geometry | None, counted: set[str]) -> Row:
+def _row(
+    graph: Graph,
+    node: Node,
+    sizes: Mapping[str, int],
+    place: Geometry | None,
+    windows: Windows | None,
+    counted: set[str],
+) -> Row:
     shape, *_ = shapes = _shapes(node.outputs, sizes)
     own = [v for v in node.inputs if v in graph.constants and graph.constants[v].trainable and v.name not in counted]
     counted.update(v.name for v in own)
@@ -129,6 +143,7 @@ def _row(graph: Graph, node: Node, sizes: Mapping[str, int], place: Geometry | N
         sum(map(prod, shapes)) if connections else 0,
         connections + biases,
         place,
+        windows.parts.get(node.outputs[0].name) if windows else None,
     )
 
 
@@ -169,6 +184,29 @@ def print_summary(summary: Summary, console: Console) -> None:
             f"{_pair(g.rows.stride, g.columns.stride)} further; the first is centred on row "
             f"{_number(g.rows.centre)}, column {_number(g.columns.centre)}"
         )
+    for line in describe_windows(summary.windows) if summary.windows else ():
+        console.print(line)
+
+
+def describe_windows(windows: Windows) -> list[str]:
+    """Which window each element of a dense map is about, whether it is what the classifier says, and if not, where."""
+    (height, width), (down, right), (p, q) = windows.size, windows.stride, windows.map
+    which = "output pixel (p, q)" if (p, q) == (1, 1) else f"the {p}x{q} output pixels from (p, q) on"
+    verb = "is" if (p, q) == (1, 1) else "are"
+    about = f"{which} {verb} about the window of {height}x{width} pixels from row {down}p, column {right}q on"
+    if not windows.padded:
+        return [about, "exact: no layer pads, so that is what the classifier gives for that window alone"]
+    count = len(windows.padded)
+    layers = f"layer '{windows.padded[0]}' pads" if count == 1 else f"{count} layers pad, first '{windows.padded[0]}'"
+    top, left, bottom, more = windows.beyond
+    return [
+        about,
+        f"not exact in an image larger than a window: {layers}; there a window sees its neighbours where the "
+        'classifier saw padding. "same" counts, of the rows and columns that a window has in a layer, those that see '
+        "no padding: these are the classifier's, those around them are not",
+        f"at the image's own edges the padding is the classifier's: the first {top} rows, {left} columns and the last "
+        f"{bottom} rows, {more} columns of output pixels see it",
+    ]
 
 
 def _tabulate(summary: Summary, counts: Sequence[str]) -> Table:
@@ -177,17 +215,30 @@ def _tabulate(summary: Summary, counts: Sequence[str]) -> Table:
     title = Text(f"{summary.name} at {sizes}" if sizes else summary.name, "bold")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("layer (op)", overflow="fold", min_width=10)
-    for heading in ("output shape", *counts, "sees"):
+    padded = summary.windows is not None and bool(summary.windows.padded)
+    for heading in ("output shape", *counts, "sees", *(["same"] if padded else [])):
         table.add_column(heading.replace("_", "-"), justify="right", no_wrap=True)
     for row in summary.rows:
         shape = "x".join(map(str, row.shape)) or "scalar"
         numbers = [f"{n:,}" if (n := getattr(row, count)) else "-" for count in counts]
         sees = "all" if row.geometry is None else _pair(row.geometry.rows.field, row.geometry.columns.field)
-        table.add_row(Text(f"{row.name} ({row.op})"), shape, *numbers, sees)
+        same = [_same(row.part)] if padded else []
+        table.add_row(Text(f"{row.name} ({row.op})"), shape, *numbers, sees, *same)
     table.add_section()
     totals = [sum(getattr(row, count) for row in summary.rows) for count in counts]
     table.add_row("total", "", *(f"{n:,}" for n in totals), "")
     return table
+
+
+def _same(part: tuple[Part, Part] | None) -> str:
+    """The rows and columns that are the classifier's, of how many, such as 1-110 of 112; once where they are alike."""
+    if part is None:
+        return "-"
+    texts = ["none" if p.first == p.last else f"{p.first}-{p.last - 1}" for p in part]
+    counts = [str(p.count) for p in part]
+    if part[0] == part[1]:
+        texts, counts = texts[:1], counts[:1]
+    return "all" if all(p.whole for p in part) else f"{'x'.join(texts)} of {'x'.join(counts)}"
 
 
 def _geometry_to_json(g: Geometry | None) -> dict[str, list[float]] | None:

@@ -7,6 +7,7 @@ from graphc.errors import GraphcError, GraphError
 from graphc.grad import PREFIX
 from graphc.ir import NEXT, Graph
 from graphc.ir.verify import verify
+from graphc.passes.dense import dense
 from graphc.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from graphc.passes.eliminate_dead_code import eliminate_dead_code
 from graphc.passes.enter_training import enter_training
@@ -20,6 +21,8 @@ from graphc.passes.recompute_activations import recompute_activations
 from graphc.passes.remove_expands import remove_expands
 from graphc.passes.remove_identities import remove_identities
 from graphc.passes.spell_batch_norm import spell_batch_norm
+from graphc.passes.upsample import upsample
+from graphc.passes.windows import find_windows
 
 Pass = Callable[[Graph], Graph]
 
@@ -77,9 +80,11 @@ __all__ = [
     "PIPELINE",
     "TRAINING_PIPELINE",
     "Pass",
+    "dense",
     "eliminate_common_subexpressions",
     "eliminate_dead_code",
     "enter_training",
+    "find_windows",
     "fold_batch_norm",
     "fold_constants",
     "fully_convolutional",
@@ -92,5 +97,6 @@ __all__ = [
     "remove_expands",
     "remove_identities",
     "spell_batch_norm",
+    "upsample",
 ]
 assert __name__ == "graphc.passes", "import graphc.passes, not passes"

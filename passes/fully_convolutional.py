@@ -5,7 +5,7 @@ import re
 from graphc import ops
 from graphc.errors import InputError, UnsupportedError
 from graphc.ir import Builder, Dim, Graph, Node, dims
-from graphc.passes.dense import Conversion
+from graphc.passes.dense_rules import Conversion
 from graphc.passes.fold_constants import fold_constants
 
 Window = tuple[int, int]
@@ -79,7 +79,7 @@ def _pads(node: Node) -> bool:
 def _find_window(graph: Graph, window: Window | None) -> Window | None:
     """The size that the classifier was made for: `window`, or the metadata's, or that of its inputs; None if open."""
     if window is None and "window" in graph.meta:
-        window = _parse_window(graph.meta["window"])
+        window = parse_window(graph.meta["window"])
     for v in graph.inputs:
         if v.type.rank != 4:
             raise UnsupportedError(f"input '{v.name}': expected images [N,C,H,W], got {v.type}")
@@ -91,7 +91,7 @@ def _find_window(graph: Graph, window: Window | None) -> Window | None:
     return window
 
 
-def _parse_window(text: str) -> Window:
+def parse_window(text: str) -> Window:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match:
         raise InputError(f"metadata window: expected one like 224x224, got {text!r}")

@@ -166,8 +166,16 @@ def test_dense_options(declare: Callable[[str], str]) -> None:
     assert fail("summary", "lenet5", "--gap", "drop") == "--gap: expected together with --dense only"
     assert fail("summary", "lenet5", "--window", "32x32") == "--window: expected together with --dense only"
     result = invoke("summary", "convnet10", "--dense")
-    assert result.stderr == "graphc: note: 6 layers pad, so scores near a window's edge differ from the classifier's\n"
+    assert result.stderr == (
+        "graphc: note: 6 layers pad, so scores are not those of a window alone; "
+        "graphc summary --dense tells where they differ\n"
+    )
     assert any("1x10x25x25" in line for line in result.stdout.splitlines())  # (224 - 32) / 8 + 1
+    assert fail("summary", "lenet5", "--output-stride", 2) == "--output-stride: expected together with --dense only"
+    (line,) = (t for t in succeed("summary", "lenet5", "--dense", "--output-stride", "2") if "row 2p" in t)
+    assert line == "output pixel (p, q) is about the window of 32x32 pixels from row 2p, column 2q on"
+    result = invoke("summary", "digits", "--dense", "--upsample", "--shape", "1x1x45x50")
+    assert any("1x11x45x50" in line for line in result.stdout.splitlines())
 
 
 def test_bad_usage() -> None:

@@ -15,7 +15,7 @@ LINKED = ("passes", "runtime", "models")
 # From the bottom up. A group is graphc/NAME.py or the folder NAME; it may import the groups of lower lines.
 LAYERS = (
     ("errors", "files", "settings"),
-    ("drawing", "grids", "images", "layered", "pictures", "state"),
+    ("drawing", "grids", "images", "layered", "maps", "pictures", "state"),
     ("ir",),
     ("ops",),
     ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "optim", "reference", "schedules", "text"),
@@ -37,6 +37,8 @@ SAME_LAYER = {
     ("settings", "errors"),
     ("drawing", "layered"),
     ("grids", "pictures"),
+    ("maps", "grids"),
+    ("maps", "pictures"),
     ("onnx", "geometry"),  # an exported model tells it
 }
 LEVEL = {group: level for level, layer in enumerate(LAYERS) for group in layer}

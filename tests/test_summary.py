@@ -13,7 +13,7 @@ from graphc.driver import compile
 from graphc.errors import InputError, ShapeError
 from graphc.geometry import Axis
 from graphc.ir import Builder, Graph, f32
-from graphc.models import digits, lenet5, vgg16
+from graphc.models import digits, lenet5, resnet18, vgg16
 from graphc.passes import fully_convolutional
 from graphc.summary import Row, default_sizes, print_summary, summarize
 
@@ -100,6 +100,31 @@ def test_json() -> None:
     assert told["multiply_adds"] == sum(row["multiply_adds"] for row in told["rows"])
     assert told["rows"][0]["shape"] == [1, 8, 36, 32]
     assert told["rows"][0]["geometry"]["field"] == [5, 5]
+
+
+def test_what_is_exact_and_what_is_not() -> None:
+    """Of ResNet's conv1, with a kernel of 7 at stride 2 and 3 pixels of padding, rows 0, 1 and 111 see padding."""
+
+    def tell(graph: Graph) -> list[str]:
+        stream = io.StringIO()
+        print_summary(summarize(graph), Console(file=stream, width=1000))
+        return [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+
+    lines = tell(fully_convolutional(lenet5()))
+    assert lines[-2:] == [
+        "output pixel (p, q) is about the window of 32x32 pixels from row 4p, column 4q on",
+        "exact: no layer pads, so that is what the classifier gives for that window alone",
+    ]
+    lines = tell(fully_convolutional(resnet18(10), gap="drop"))
+    assert next(line for line in lines if line.startswith("conv1 ")).endswith(" 7x7 2-110 of 112")
+    assert next(line for line in lines if line.startswith("fc ")).endswith(" 435x435 none of 7")
+    told = " ".join(lines)
+    assert "the 7x7 output pixels from (p, q) on are about the window of 224x224 pixels from row 32p" in told
+    assert "not exact in an image larger than a window: 18 layers pad, first 'conv1'" in told
+    assert "the first 7 rows, 7 columns and the last 6 rows, 6 columns of output pixels see it" in told
+    assert not any("window" in line for line in tell(resnet18(10)))
+    windows = summarize(fully_convolutional(resnet18(10))).to_json()["windows"]
+    assert (windows["size"], windows["stride"], windows["map"]) == ((224, 224), (32, 32), (1, 1))
 
 
 @pytest.fixture

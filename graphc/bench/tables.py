@@ -1,12 +1,14 @@
 """Measurements as a table on the terminal and as JSON."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from graphc.bench.dense import DenseComparison
 from graphc.bench.figures import Comparison, mean_ratios
 from graphc.bench.machine import Machine
 from graphc.bench.profile import Profile
@@ -21,6 +23,58 @@ def print_comparisons(machine: Machine, comparisons: Sequence[Comparison], conso
         console.print(f"{name} ÷ graphc, time, geometric mean of {count} {networks}: {ratio:.2f}")
     for line in list_left_out(comparisons):
         console.print(line)
+
+
+def print_dense(machine: Machine, comparisons: Sequence[DenseComparison], console: Console) -> None:
+    """Write the machine, a row for each comparison, and lines that say what was timed and what keeps a gain lower."""
+    console.print(str(machine))
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("network", "image", "threads", "window", "stride", "scores"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("dense, ms", "window, ms", "gain", "(window/stride)²", "%", "in work", "%", "peak MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for c in comparisons:
+        table.add_row(
+            c.network, _pair(c.image), str(c.threads), _pair(c.window), _pair(c.stride), _pair(c.scores),
+            f"{median(c.dense_seconds) * 1e3:.3f}", f"{median(c.window_seconds) * 1e3:.4f}", f"{c.gain:.1f}",
+            f"{c.bound:.1f}", f"{c.gain / c.bound:.0%}", f"{c.work:.1f}", f"{c.gain / c.work:.0%}",
+            f"{c.peak_bytes / 1e6:.0f}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "gain: the time of all windows ÷ that of one dense run. (window/stride)²: if all layers of all windows had "
+        "their pixels in common. in work: multiply-adds of all windows ÷ those of the dense run, the gain if each took "
+        "equally long"
+    )
+    for c in comparisons:
+        for line in describe_dense(c):
+            console.print(f"{c.network}, {_pair(c.image)}, threads {c.threads}: {line}")
+
+
+def describe_dense(c: DenseComparison) -> list[str]:
+    """What was timed of the windows, and why there is less work to save than the bound says."""
+    p, q = c.scores
+    how = "one alone" if c.timed == 1 else f"{c.timed} of them in one run, which is faster than one by one"
+    lines = [f"{p * q} windows; timed was {how}"]
+    if c.covered < 0.99:
+        lines.append(f"no window hangs over the edges of the image, which leaves {c.covered:.0%} of the bound")
+    if c.once_layers:
+        lines.append(
+            f"{c.once:.0%} of the dense run's multiply-adds are those of {', '.join(c.once_layers)}, which have one "
+            "pixel for each score, so that windows have nothing of them in common"
+        )
+    whole, one = c.workspace_bytes
+    if whole > c.cache_bytes > one:
+        lines.append(
+            f"the dense run's maps take {whole / 1e6:.0f} MB and go through memory; a window's, {one / 1e6:.2g} MB, "
+            f"stay in the cache of {c.cache_bytes / 1e6:.0f} MB"
+        )
+    kept = f"{c.compared} scores differ by up to {c.difference:.1e} of the largest from the windows'"
+    return [*lines, f"{kept}, which see padding for neighbours in {c.padded} layers" if c.padded else kept]
+
+
+def _pair(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}x{pair[1]}"
 
 
 def list_left_out(comparisons: Sequence[Comparison]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import click
 
 from graphc import __version__
-from graphc.cli.arguments import parse_counts, parse_words
+from graphc.cli.arguments import parse_counts, parse_size, parse_words
 from graphc.cli.options import (
     FILE,
     cpu,
@@ -140,6 +140,7 @@ def compile(
     **examples(
         "run digits photo.png",
         "run digits --dense page.png --overlay map.png",
+        "run digits --dense --output-stride 2 --upsample page.png -o scores.npy",
         "run net.onnx --resize --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 *.jpg -o results",
         "run build/net.so image.npy -o result.npy",
         "run resnet50 --backend onnxruntime --provider cuda image.npy",
@@ -222,13 +223,22 @@ def export(output: Path, opset: int, fp16: bool, **network: Any) -> None:
     export_network(choose_graph(load_model(**model), **recipe), output, opset, fp16)
 
 
-@main.command(**examples("summary lenet5", "summary net.onnx --shape 1x3x640x480 --json"))
+@main.command(
+    **examples(
+        "summary lenet5", "summary net.onnx --shape 1x3x640x480 --json", "summary resnet18 --dense --output-stride 8"
+    )
+)
 @model
 @shape
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 @dense
 def summary(shapes: tuple[tuple[int, ...], ...], as_json: bool, **network: Any) -> None:
-    """Count parameters, operations and memory, layer by layer."""
+    """Count parameters, operations and memory, layer by layer.
+
+    With --dense, also tell which window of the image each score is about, and whether it is what the classifier gives
+    for that window alone. If layers pad it is not: then "same" are the rows and columns, of those that a window has in
+    a layer, that see no padding and stay what they are.
+    """
     from graphc.cli.commands import load_model, show_summary
 
     show_summary(load_model(**network), shapes, as_json)
@@ -280,7 +290,11 @@ def verify(
 
 
 @main.command(
-    **examples("bench resnet50 vgg16", "bench net.onnx --against onnxruntime,torch --threads 1,4 --json bench.json")
+    **examples(
+        "bench resnet50 vgg16",
+        "bench net.onnx --against onnxruntime,torch --threads 1,4 --json bench.json",
+        "bench --dense alexnet --image 1024x1024",
+    )
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
@@ -309,6 +323,8 @@ def verify(
 @click.option("--json", "file", type=FILE, metavar="FILE", help="Write everything that was measured.")
 @click.option("--profile", is_flag=True, help="Instead, measure every step of the compiled network.")
 @click.option("--training", is_flag=True, help="Instead, measure a step of training, against PyTorch.")
+@click.option("--dense", is_flag=True, help="Instead, measure a dense run, against sliding windows.")
+@click.option("--image", type=parse_size, metavar="HxW", help="With --dense, the image's size.  [default: 1024x1024]")
 def bench(
     models: tuple[str, ...],
     against: tuple[str, ...] | None,
@@ -320,6 +336,8 @@ def bench(
     file: Path | None,
     profile: bool,
     training: bool,
+    dense: bool,
+    image: tuple[int, int] | None,
 ) -> None:
     """Measure networks in graphc and in other runtimes.
 
@@ -327,15 +345,33 @@ def bench(
     are the largest difference from float64, as a share of the largest output; the memory is that of the whole process.
     A profile tells for every step what limits it: the CPU's multiply-adds, or the bandwidth of the cache or the memory
     that its operands fit in, both measured when it starts.
-    """
-    from graphc.cli.benchmarks import Effort, compare_networks, compare_trainings, load_models, profile_networks
 
-    if profile and training:
-        raise InputError("--training: expected without --profile only")
-    if profile and against:
-        raise InputError("--against: expected without --profile only")
+    With --dense, the map of a classifier's scores over a large image is computed in one run, and window by window at
+    the network's own stride; of the windows, 16 are timed. The gain stands beside (window/stride)², which it would be
+    if all layers of all windows had their pixels in common, and beside the ratio of the multiply-adds.
+    """
+    from graphc.cli.benchmarks import (
+        Effort,
+        compare_networks,
+        compare_trainings,
+        compare_windows,
+        load_models,
+        profile_networks,
+    )
+
+    kinds = [name for name, chosen in (("profile", profile), ("training", training), ("dense", dense)) if chosen]
+    if len(kinds) > 1:
+        raise InputError(f"--{kinds[1]}: expected without --{kinds[0]} only")
+    if against and (profile or dense):
+        raise InputError(f"--against: expected without --{kinds[0]} only")
+    if image and not dense:
+        raise InputError("--image: expected together with --dense only")
+    if dense and (shapes or batch):
+        raise InputError(f"--{'shape' if shapes else 'batch'}: expected without --dense only, which has one --image")
     networks, effort = load_models(models, shapes, batch), Effort(threads, rounds, seconds)
-    if profile:
+    if dense:
+        compare_windows(networks, image or (1024, 1024), effort, file)
+    elif profile:
         profile_networks(networks, effort, file)
     elif training:
         compare_trainings(networks, against or ("torch",), effort, file)

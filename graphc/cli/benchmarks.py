@@ -9,10 +9,11 @@ from signal import SIGTERM, signal
 from typing import Any
 
 from graphc.bench.comparison import compare
+from graphc.bench.dense import DenseComparison, compare_dense
 from graphc.bench.machine import describe_machine
 from graphc.bench.profile import profile
 from graphc.bench.runtimes import find_peers
-from graphc.bench.tables import print_comparisons, print_profile, to_json
+from graphc.bench.tables import print_comparisons, print_dense, print_profile, to_json
 from graphc.bench.training import Halves, compare_training, find_trainers
 from graphc.cli.loading import find_sizes, load_model
 from graphc.cli.output import make_console
@@ -61,6 +62,22 @@ def compare_networks(
             )
     print_comparisons(machine, comparisons, make_console())
     _write_json(file, to_json(machine, comparisons))
+
+
+def compare_windows(
+    networks: Sequence[tuple[Graph, dict[str, int]]], image: tuple[int, int], effort: Effort, file: Path | None
+) -> None:
+    """Measure dense runs against sliding windows, print the table, and write `file` as JSON."""
+    signal(SIGTERM, lambda *_: sys.exit(128 + SIGTERM))
+    machine = describe_machine()
+    comparisons: list[DenseComparison] = []
+    with make_console(stderr=True).status("measuring") as status:
+        for graph, _ in networks:
+            comparisons += compare_dense(
+                graph, image, effort.threads, effort.rounds, effort.seconds, tell=status.update
+            )
+    print_dense(machine, comparisons, make_console())
+    _write_json(file, {"machine": machine.to_json(), "comparisons": [c.to_json() for c in comparisons]})
 
 
 def compare_trainings(

@@ -16,7 +16,9 @@ from graphc.errors import GraphcError, InputError
 from graphc.ir import Graph
 from graphc.ir.sizes import bind_sizes
 from graphc.models import NETWORKS
+from graphc.passes import dense as refine
 from graphc.passes import fully_convolutional, padded_layers
+from graphc.passes import upsample as enlarge
 from graphc.state import read_metadata
 from graphc.summary import default_sizes
 
@@ -28,10 +30,13 @@ def load_model(
     dense: bool = False,
     gap: str | None = None,
     window: tuple[int, int] | None = None,
+    output_stride: int | None = None,
+    upsample: bool = False,
 ) -> Graph:
     """The graph that MODEL and the options beside it stand for. With `dense`, a note on stderr tells where it pads."""
-    if not dense and (gap or window):
-        raise InputError(f"--{'gap' if gap else 'window'}: expected together with --dense only")
+    for option, given in (("gap", gap), ("window", window), ("output-stride", output_stride)):
+        if given and not dense:
+            raise InputError(f"--{option}: expected together with --dense only")
     graph = find_model(model, num_classes=classes)
     if params:
         graph = graph.load_state(params)
@@ -40,10 +45,13 @@ def load_model(
             graph = replace(graph, meta={**graph.meta, **known})
     if dense:
         graph = fully_convolutional(graph, gap or "window", window)
-        if padded := padded_layers(graph):
+        if output_stride:
+            graph = refine(graph, output_stride)
+        if "window" in graph.meta and (padded := padded_layers(graph)):
             layers = f"layer '{padded[0]}' pads" if len(padded) == 1 else f"{len(padded)} layers pad"
-            click.echo(f"graphc: note: {layers}, so scores near a window's edge differ from the classifier's", err=True)
-    return graph
+            note = "so scores are not those of a window alone; graphc summary --dense tells where they differ"
+            click.echo(f"graphc: note: {layers}, {note}", err=True)
+    return enlarge(graph) if upsample else graph
 
 
 def find_model(model: str, **given: Any) -> Graph:

@@ -33,6 +33,9 @@ model = combine(
     click.option("--params", type=FILE, metavar="FILE", help="Parameters by name: .safetensors, .npz or .pth."),
     click.option("--classes", type=click.IntRange(1), metavar="N", help="Build the network with so many classes."),
 )
+window = click.option(
+    "--window", type=parse_size, metavar="HxW", help="The image size it was made for, if it leaves that open."
+)
 dense = combine(
     click.option("--dense", is_flag=True, help="Make it fully convolutional: a map of scores for images of any size."),
     click.option(
@@ -46,6 +49,13 @@ dense = combine(
         metavar="HxW",
         help="With --dense, the image size it was made for, if it leaves that open.",
     ),
+    click.option(
+        "--output-stride",
+        type=click.IntRange(1),
+        metavar="N",
+        help="With --dense, a score every N pixels: strides become dilation.  [default: the network's own stride]",
+    ),
+    click.option("--upsample", is_flag=True, help="Interpolate maps to the image's size: a score for every pixel."),
 )
 reading = combine(
     click.option("--resize", is_flag=True, help="Scale images to the size that the network wants."),

@@ -24,8 +24,14 @@ Found = TypeVar("Found", Node, Value)
 
 def load_and_reading(given: dict[str, Any]) -> tuple[Graph, dict[str, Any]]:
     """The graph that the options of a model stand for, and apart from them those that say how images are read."""
-    reading = {name: given.pop(name) for name in ("resize", "mean", "std")}
-    return load_model(**given), reading
+    model, reading = split_reading(given)
+    return load_model(**model), reading
+
+
+def split_reading(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a model, and those that say how images are read."""
+    names = ("resize", "mean", "std")
+    return {k: v for k, v in given.items() if k not in names}, {k: given[k] for k in names}
 
 
 def show_filters(graph: Graph, layer: str | None, path: Path) -> None:
@@ -34,7 +40,7 @@ def show_filters(graph: Graph, layer: str | None, path: Path) -> None:
     node = _choose(graph, found, layer, "convolution")
     weight = graph.constants[node.inputs[1]].array
     shape = "x".join(map(str, weight.shape[1:]))
-    _save(path, draw_filters(weight, f"{graph.name}: {len(weight)} filters of {node.name}, {shape}"))
+    save_picture(path, draw_filters(weight, f"{graph.name}: {len(weight)} filters of {node.name}, {shape}"))
 
 
 def show_activations(graph: Graph, image: Path, value: str | None, reading: Mapping[str, Any], path: Path) -> None:
@@ -45,7 +51,9 @@ def show_activations(graph: Graph, image: Path, value: str | None, reading: Mapp
     network, reader = _open(graph, chosen, reading)
     maps = np.asarray(network(reader.read(image)))[0]
     size = "x".join(map(str, maps.shape[1:]))
-    _save(path, draw_channels(maps, f"{graph.name}: {len(maps)} channels of {chosen.name}, {size}, for {image.name}"))
+    save_picture(
+        path, draw_channels(maps, f"{graph.name}: {len(maps)} channels of {chosen.name}, {size}, for {image.name}")
+    )
 
 
 def show_neighbours(
@@ -70,7 +78,7 @@ def show_neighbours(
         rows.append([(pictures[i], path_.stem), *((pictures[j], f"{distances[j]:.3g}") for j in near)])
     title = f"{graph.name}: nearest of {len(images)} images"
     note = f"an image, then its neighbours by distance in the {features.shape[1]} features of {value.name}"
-    _save(path, draw_rows(rows, title, note))
+    save_picture(path, draw_rows(rows, title, note))
 
 
 def show_masks(graph: Graph, image: Path, reading: Mapping[str, Any], path: Path) -> None:
@@ -86,7 +94,7 @@ def show_masks(graph: Graph, image: Path, reading: Mapping[str, Any], path: Path
         raise InputError(f"network '{graph.name}': expected a score for each pixel of {image}, "
                          f"{list(picture.shape[:2])}, got {list(classes.shape)}")  # fmt: skip
     labels = read_labels(graph.meta) or [str(k) for k in range(scores.type.shape[1])]
-    _save(path, draw_masks(picture, classes, labels, f"{graph.name}: {image.name}"))
+    save_picture(path, draw_masks(picture, classes, labels, f"{graph.name}: {image.name}"))
 
 
 def find_features(graph: Graph) -> Value:
@@ -124,7 +132,8 @@ def _open(graph: Graph, value: Value, reading: Mapping[str, Any]) -> tuple[Netwo
     return network, make_reader(network, **reading)
 
 
-def _save(path: Path, picture: Picture) -> None:
+def save_picture(path: Path, picture: Picture) -> None:
+    """Write it, and tell its size. Errors: InputError."""
     if path.suffix != ".png":
         raise InputError(f"{path}: expected a file that ends in .png")
     save_png(path, picture)
