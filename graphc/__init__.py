@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphc.passes.enter_training import enter_training
     from graphc.passes.fully_convolutional import fully_convolutional
     from graphc.reference import run_reference
+    from graphc.sight import find_sight
     from graphc.text import parse
     from graphc.training import add_cross_entropy, training_step
 
@@ -41,6 +42,7 @@ _HOME = {
     "TensorType": "graphc.ir",
     "f32": "graphc.ir",
     "export_onnx": "graphc.onnx",
+    "find_sight": "graphc.sight",
     "load": "graphc.onnx",
     "enter_training": "graphc.passes",
     "fully_convolutional": "graphc.passes",
@@ -56,8 +58,8 @@ _MODULES = ("models", "nn", "ops", "optim", "passes", "runtime", "schedules")
 
 __all__ = [
     "Builder", "DType", "Graph", "GraphcError", "TensorType", "Trainer", "__version__", "add_cross_entropy", "build",
-    "compile", "enter_training", "export_onnx", "f32", "fully_convolutional", "gradcheck", "gradient", "load",
-    "optimize", "parse", "run_reference", "to_networkx", "training_step",
+    "compile", "enter_training", "export_onnx", "f32", "find_sight", "fully_convolutional", "gradcheck", "gradient",
+    "load", "optimize", "parse", "run_reference", "to_networkx", "training_step",
 ]  # fmt: skip
 
 
