@@ -185,8 +185,8 @@ def find_paths(node: Node, dependent: Container[Value]) -> list[Path] | None:
         case ops.Slice(axes=axes):
             return _alike(node, inputs) if not {a % x.type.rank for a in axes} & set(range(x.type.rank)[-2:]) else None
         case ops.Pad(mode="constant") if x.type.rank > 1:
-            (top, bottom), (left, right) = op.pairs()[-2:]
-            padding = tuple(p for p in (top, left, bottom, right) if isinstance(p, int) and p >= 0)
+            (above, below), (before, behind) = op.pairs()[-2:]
+            padding = tuple(p for p in (above, before, below, behind) if isinstance(p, int) and p >= 0)
             return [Path(x, Window((1, 1), padding=padding))] if len(padding) == 4 else None
     return None
 
