@@ -11,7 +11,8 @@ A tile must begin where these elements exist in it: at x0 less the largest s*low
 `align`, by which every stride and every m divide; so each window, phase and Winograd tile lies in the tile as in the
 image. It ends a multiple of `align` before the image ends: so each size leaves the same remainder. A value has at
 least H/s + reach elements (`reach` loses what strides may leave over), so the end is x1 plus the largest
-s*(high - reach). A tile that would reach beyond an edge of the image ends there, and pads as the image does.
+s*(high - reach). A tile that would reach beyond an edge of the image ends there, and pads as the image does. The network
+takes it if it has s*(1 - reach) pixels for each value: at least one element.
 """
 
 from collections.abc import Mapping
@@ -125,7 +126,8 @@ def _find_axis(
                 known.low, known.high = max(known.low, low), max(known.high, high)
     before = max(Fraction(0), *(strides[v] * n.low for v, n in needs.items()))
     after_ = max(Fraction(0), *(strides[v] * (n.high - n.reach) for v, n in needs.items()))
-    return AxisRule(align, ceil(before), ceil(after_))
+    least = max(strides[v] * (1 - r) for v, r in reach.items() if v in strides)
+    return AxisRule(align, ceil(before), ceil(after_), ceil(least))
 
 
 def _count_together(node: Node, axis: int) -> int:

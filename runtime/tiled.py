@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
@@ -68,7 +69,8 @@ def run_tiled(
             prod(s) * d.itemsize for s, d, o in zip(shapes, dtypes, wanted, strict=True) if not isinstance(o, Path)
         )
         staging = images.staging + (PREPARED if prepare else 0)
-        plan = make_tile_plan(network, images.shape, max_memory, tile, staging, kept)
+        slots = 1 if kept else 2  # results that are written to a file while the next tile is run
+        plan = make_tile_plan(network, images.shape, max_memory, tile, staging, kept, slots)
         job = _Job(network, plan, images, shapes, prepare)
         report = opened.enter_context(_show_bar(network.name)) if progress is True else progress or None
         if files := [o for o in wanted if isinstance(o, Path)]:
@@ -78,7 +80,7 @@ def run_tiled(
             results = [_check_array(o, s, d) for o, s, d in zip(wanted, shapes, dtypes, strict=True)]
             targets = [ArrayTarget(a) for a in results]
             for i, one in enumerate(plan, 1):
-                job.run(one, targets)
+                _write(targets, job.results(one))
                 if report:
                     report(i, plan.count)
         return results[0] if len(results) == 1 else tuple(results)
@@ -94,13 +96,11 @@ class _Job:
         self._buffers: dict[str, Array] = {}
         self._strides = [plan.rule.strides[name] for name, _ in network.outputs]
 
-    def run(self, tile: Tile, targets: Sequence[Target]) -> None:
-        """Read a tile, run it, write its results."""
-        for i, place, found in self.results(tile):
-            targets[i].write(place.images, *place.target, found)
+    def results(self, tile: Tile, slot: int = 0) -> list[tuple[int, Place, Array]]:
+        """A tile's part of each output that it has a part of: the output's number, where, and the values.
 
-    def results(self, tile: Tile) -> list[tuple[int, Place, Array]]:
-        """A tile's part of each output that it has a part of: the output's number, where, and the values."""
+        They stand there until the next tile is run with the same `slot`.
+        """
         size = self.plan.shape[2], self.plan.shape[3]
         places = [tile.results(s, shape, size) for s, shape in zip(self._strides, self.shapes, strict=True)]
         if all(place.empty for place in places):
@@ -117,7 +117,7 @@ class _Job:
         arrays = {name: image}
         shapes = self.network.output_shapes(**bind_sizes(self.network.inputs, [image.shape]))
         for (output, t), shape in zip(self.network.outputs, shapes, strict=True):
-            arrays[output] = self._buffer(f"output {output}", shape, t.dtype.numpy)
+            arrays[output] = self._buffer(f"{slot} {output}", shape, t.dtype.numpy)
         run, outputs = self.network.bind(arrays)
         run()
         pairs = enumerate(zip(places, outputs.values(), strict=True))
@@ -153,23 +153,47 @@ def _run_to_files(
             for (part, kind, shape), dtype, chunk in zip(everything, dtypes, chunks, strict=True):
                 create_file(part, kind, shape, dtype, chunk)
             targets = open_parts()
-        done, written, last = set(journal.done), list[int](), time.monotonic()
-        for i, tile in enumerate(job.plan):
-            if i not in done:
-                job.run(tile, targets)
-                written.append(i)
-            if written and time.monotonic() - last > SYNC_SECONDS:
-                _sync(targets)
-                journal.add(written)
-                written, last = [], time.monotonic()
-            if report:
-                report(i + 1, job.plan.count)
-        _sync(targets)
+        _run_beside_writing(job, targets, journal, report)
         for part, path in zip(parts, files, strict=True):
             if path.is_dir():
                 shutil.rmtree(path)  # a folder cannot be replaced in one step
             os.replace(part, path)
         journal.remove()
+
+
+def _run_beside_writing(job: _Job, targets: list[Target], journal: "Journal", report: Progress | None) -> None:
+    """All tiles that the journal does not list; while one is run, the results of the one before are written."""
+    done, written, last = set(journal.done), list[int](), time.monotonic()
+    pending: tuple[int, Future[None]] | None = None
+
+    def finish() -> None:
+        nonlocal written, last
+        if pending:
+            pending[1].result()
+            done.add(pending[0])
+            written.append(pending[0])
+            if time.monotonic() - last > SYNC_SECONDS:
+                _sync(targets)
+                journal.add(written)
+                written, last = [], time.monotonic()
+            if report:
+                report(len(done), job.plan.count)
+
+    with ThreadPoolExecutor(1) as writer:
+        slot = 0
+        for i, tile in enumerate(job.plan):
+            if i not in done:
+                slot = 1 - slot
+                found = job.results(tile, slot)
+                finish()
+                pending = i, writer.submit(_write, targets, found)
+        finish()
+    _sync(targets)
+
+
+def _write(targets: Sequence[Target], found: list[tuple[int, Place, Array]]) -> None:
+    for i, place, values in found:
+        targets[i].write(place.images, *place.target, values)
 
 
 def _sync(targets: list[Target]) -> None:
@@ -272,7 +296,8 @@ def _show_bar(name: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
 
         def report(done: int, count: int) -> None:

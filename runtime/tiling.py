@@ -27,17 +27,22 @@ SLACK = 24 << 20
 
 @dataclass(frozen=True)
 class AxisRule:
-    """Along one axis of the image: tiles begin at multiples of `align`, and see `before` and `after` pixels more."""
+    """Along one axis of the image: tiles begin at multiples of `align`, and see `before` and `after` pixels more.
+
+    The network takes no tile of less than `least` pixels.
+    """
 
     align: int
     before: int
     after: int
+    least: int
 
     def cover(self, core: Span, size: int) -> Span:
         """What a tile reads for the results of `core`, in an image of `size`."""
-        begin = max(core[0] - self.before, 0) // self.align * self.align
-        behind = max(size - core[1] - self.after, 0) // self.align * self.align  # each end leaves the same remainder
-        return begin, size - behind
+        end = max(core[1] + self.after, self.least)
+        end = size - max(size - end, 0) // self.align * self.align  # each end leaves the same remainder
+        begin = max(min(core[0] - self.before, end - self.least), 0)
+        return begin // self.align * self.align, end
 
     def cut(self, size: int, length: int) -> list[Span]:
         """The image's cores of `length`, a multiple of `align`; less than `align` at the end goes to the last one."""
@@ -55,7 +60,7 @@ class TileRule:
 
     def to_json(self) -> str:
         """For the metadata of a compiled network."""
-        axes = [[a.align, a.before, a.after] for a in (self.rows, self.columns)]
+        axes = [[a.align, a.before, a.after, a.least] for a in (self.rows, self.columns)]
         return json.dumps({"axes": axes, "strides": {k: [str(x) for x in v] for k, v in self.strides.items()}})
 
 
@@ -174,13 +179,14 @@ def make_tile_plan(
     tile: int | tuple[int, int] | None = None,
     staging: int = 0,
     kept: int = 0,
+    slots: int = 2,
 ) -> TilePlan:
     """The plan for images of `shape` [N,C,H,W] on a compiled network.
 
     The tiles are the largest with which the process stays within `max_memory` (bytes, or such as "1GiB"; None for no
     limit): of all shapes that fit, the one that reads fewest pixels. `tile` gives them instead, in pixels; they are
     rounded up to what the network's strides ask for. `staging` says how many arrays of a tile's input are held beside
-    it, and `kept` bytes are those of results that stay in memory.
+    it, `slots` how many tiles' results, and `kept` bytes are those of results that stay in memory.
     Errors: UnsupportedError if the network cannot be tiled; InputError if the smallest tile does not fit.
     """
     rule = read_rule(network.name, network.meta)
@@ -198,7 +204,7 @@ def make_tile_plan(
         outputs = sum(prod(s) * t.dtype.numpy.itemsize for s, (_, t) in zip(shapes, network.outputs, strict=True))
         one = batch * c * rows * columns * network.inputs[0][1].dtype.numpy.itemsize
         return TilePlan(rule, (n, c, height, width), batch, core, (rows, columns), network.workspace_bytes(**sizes),
-                        (1 + staging) * one + outputs + kept, resident)  # fmt: skip
+                        (1 + staging) * one + slots * outputs + kept, resident)  # fmt: skip
 
     if tile is not None:
         wanted = (tile, tile) if isinstance(tile, int) else tile

@@ -147,8 +147,8 @@ def test_every_number_of_threads_and_several_images() -> None:
 
 def test_precise_kernels_need_less_around_a_tile() -> None:
     winograd, direct = (json.loads(graphc.compile(digit_masks(), precise=p).meta["tiling"]) for p in (False, True))
-    assert winograd["axes"] == [[32, 142, 142]] * 2
-    assert direct["axes"] == [[8, 46, 46]] * 2
+    assert winograd["axes"] == [[32, 142, 142, 15]] * 2
+    assert direct["axes"] == [[8, 46, 46, 15]] * 2
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,14 @@ def test_fixed_sizes_are_refused() -> None:
 
 
 def test_cover_leaves_the_same_remainder_at_both_ends() -> None:
-    rule = AxisRule(align=8, before=10, after=3)
+    rule = AxisRule(align=8, before=10, after=3, least=20)
     assert rule.cut(45, 16) == [(0, 16), (16, 32), (32, 45)]
     assert rule.cut(35, 16) == [(0, 16), (16, 35)]  # 3 pixels are no tile
     assert rule.cut(5, 8) == [(0, 5)]
     assert rule.cover((16, 32), 45) == (0, 37)
     assert rule.cover((32, 45), 45) == (16, 45)
+    assert rule.cover((40, 45), 45) == (24, 45)  # 20 pixels at least
+    assert rule.cover((0, 8), 45) == (0, 21)
 
 
 def test_lengths_of_cores() -> None:

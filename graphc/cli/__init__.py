@@ -13,13 +13,14 @@ from typing import Any, Literal
 import click
 
 from graphc import __version__
-from graphc.cli.arguments import parse_counts, parse_words
+from graphc.cli.arguments import parse_counts, parse_tile, parse_words
 from graphc.cli.options import (
     FILE,
     cpu,
     cpus,
     dense,
     examples,
+    memory,
     model,
     provider_names,
     reading,
@@ -142,13 +143,18 @@ def compile(
         "run digits --dense page.png --overlay map.png",
         "run net.onnx --resize --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 *.jpg -o results",
         "run build/net.so image.npy -o result.npy",
+        "run digit_masks huge.tif -o masks.zarr --tile auto --max-memory 1GiB",
         "run resnet50 --backend onnxruntime --provider cuda image.npy",
     )
 )
 @model
 @click.argument("inputs", nargs=-1, required=True, type=FILE, metavar="INPUT...")
 @click.option(
-    "-o", "--output", type=FILE, metavar="FILE|DIR", help="Write the results: a .npy file, or a folder for many inputs."
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="FILE|DIR",
+    help="Write the results: a .npy file (with --tile, also .zarr or .tif), or a folder for many inputs.",
 )
 @click.option("--overlay", type=FILE, metavar="FILE|DIR", help="Draw the map of scores over the image, as .png.")
 @reading
@@ -167,6 +173,12 @@ def compile(
     type=provider_names,
     help="With --backend onnxruntime, what that computes on; an error if it is not there.  [default: cpu]",
 )
+@click.option(
+    "--tile",
+    metavar="auto|HxW",
+    help="Run images tile by tile, with the bits of the whole: as large as --max-memory allows, or of this size.",
+)
+@memory
 @threads
 @cpu
 @dense
@@ -174,6 +186,8 @@ def run(
     inputs: tuple[Path, ...],
     output: Path | None,
     overlay: Path | None,
+    tile: str | None,
+    memory: str,
     resize: bool,
     mean: list[float] | None,
     std: list[float] | None,
@@ -184,11 +198,39 @@ def run(
 
     Pictures are read as red, green and blue, or grey, from 0 to 1, then normalised; .npy files are taken as they are.
     MODEL may also be a library that `graphc compile` has written.
+
+    With --tile, .npy, .zarr and .tif files are read and written by windows, so that images may be larger than memory. A
+    run that was interrupted goes on where it stopped.
     """
     from graphc.cli.running import load_network, make_reader, run_network
 
+    if tile:
+        from graphc.cli.tiling import run_tiles
+
+        if overlay:
+            raise InputError("--overlay: expected without --tile only")
+        size, loaded = parse_tile(tile), load_network(**network)
+        run_tiles(loaded, make_reader(loaded, resize, mean, std), inputs, output, size, memory)
+        return
     loaded = load_network(**network)
     run_network(loaded, make_reader(loaded, resize, mean, std), inputs, output, overlay, top)
+
+
+@main.command(
+    **examples("plan digit_masks --shape 1x1x20000x20000", "plan build/net.so --shape 1x3x9000x9000 --max-memory 4GiB")
+)
+@model
+@shape
+@click.option("--tile", default="auto", show_default=True, metavar="auto|HxW", help="The size of tiles, in pixels.")
+@memory
+@threads
+@cpu
+@dense
+def plan(shapes: tuple[tuple[int, ...], ...], tile: str, memory: str, **network: Any) -> None:
+    """Say how images of --shape are cut into tiles, the memory that this takes, and the work of a tile."""
+    from graphc.cli.tiling import show_plan
+
+    show_plan(shapes=shapes, tile=parse_tile(tile), memory=memory, **network)
 
 
 @main.command(
