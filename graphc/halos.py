@@ -11,8 +11,8 @@ A tile must begin where these elements exist in it: at x0 less the largest s*low
 `align`, by which every stride and every m divide; so each window, phase and Winograd tile lies in the tile as in the
 image. It ends a multiple of `align` before the image ends: so each size leaves the same remainder. A value has at
 least H/s + reach elements (`reach` loses what strides may leave over), so the end is x1 plus the largest
-s*(high - reach). A tile that would reach beyond an edge of the image ends there, and pads as the image does. The network
-takes it if it has s*(1 - reach) pixels for each value: at least one element.
+s*(high - reach). A tile that would reach beyond an edge of the image ends there, and pads as the image does. The
+network takes it if it has s*(1 - reach) pixels for each value: at least one element.
 """
 
 from collections.abc import Mapping

@@ -65,11 +65,11 @@ def run_tiled(
         shapes = network.output_shapes(**bind_sizes(network.inputs, [images.shape]))
         dtypes = [t.dtype.numpy for _, t in network.outputs]
         wanted = _list_outs(network, out)
-        kept = sum(
-            prod(s) * d.itemsize for s, d, o in zip(shapes, dtypes, wanted, strict=True) if not isinstance(o, Path)
-        )
+        memory = [o is None or isinstance(o, np.ndarray) for o in wanted]
+        kept = sum(prod(s) * d.itemsize for s, d, here in zip(shapes, dtypes, memory, strict=True) if here)
         staging = images.staging + (PREPARED if prepare else 0)
-        slots = 1 if kept else 2  # results that are written to a file while the next tile is run
+        # results of a tile are written to a file while the next one is run
+        slots = 2 if any(isinstance(o, Path) for o in wanted) else 1
         plan = make_tile_plan(network, images.shape, max_memory, tile, staging, kept, slots)
         job = _Job(network, plan, images, shapes, prepare)
         report = opened.enter_context(_show_bar(network.name)) if progress is True else progress or None

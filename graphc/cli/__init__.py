@@ -322,7 +322,11 @@ def verify(
 
 
 @main.command(
-    **examples("bench resnet50 vgg16", "bench net.onnx --against onnxruntime,torch --threads 1,4 --json bench.json")
+    **examples(
+        "bench resnet50 vgg16",
+        "bench net.onnx --against onnxruntime,torch --threads 1,4 --json bench.json",
+        "bench digit_masks --sizes sizes.svg",
+    )
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
@@ -351,6 +355,14 @@ def verify(
 @click.option("--json", "file", type=FILE, metavar="FILE", help="Write everything that was measured.")
 @click.option("--profile", is_flag=True, help="Instead, measure every step of the compiled network.")
 @click.option("--training", is_flag=True, help="Instead, measure a step of training, against PyTorch.")
+@click.option(
+    "--sizes",
+    "plot",
+    type=FILE,
+    metavar="FILE.svg",
+    help="Instead, measure images from 256x256 to 8192x8192, and plot their cost; beyond --max-memory in tiles.",
+)
+@memory
 def bench(
     models: tuple[str, ...],
     against: tuple[str, ...] | None,
@@ -362,6 +374,8 @@ def bench(
     file: Path | None,
     profile: bool,
     training: bool,
+    plot: Path | None,
+    memory: str,
 ) -> None:
     """Measure networks in graphc and in other runtimes.
 
@@ -370,14 +384,25 @@ def bench(
     A profile tells for every step what limits it: the CPU's multiply-adds, or the bandwidth of the cache or the memory
     that its operands fit in, both measured when it starts.
     """
-    from graphc.cli.benchmarks import Effort, compare_networks, compare_trainings, load_models, profile_networks
+    from graphc.cli.benchmarks import (
+        Effort,
+        compare_networks,
+        compare_trainings,
+        load_models,
+        plot_sizes,
+        profile_networks,
+    )
 
     if profile and training:
         raise InputError("--training: expected without --profile only")
     if profile and against:
         raise InputError("--against: expected without --profile only")
+    if plot and (profile or training or against or shapes or batch):
+        raise InputError("--sizes: expected without --profile, --training, --against, --shape and --batch only")
     networks, effort = load_models(models, shapes, batch), Effort(threads, rounds, seconds)
-    if profile:
+    if plot:
+        plot_sizes(networks, effort, memory, plot, file)
+    elif profile:
         profile_networks(networks, effort, file)
     elif training:
         compare_trainings(networks, against or ("torch",), effort, file)
