@@ -1,6 +1,6 @@
 """How a network's cost grows with the image: the time of a run from 256x256 pixels to 8192x8192, and a plot of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from html import escape
@@ -50,33 +50,34 @@ def measure_sizes(
     graph: Graph, threads: int, seconds: float, memory: int | str, tell: Callable[[str], None] = lambda _: None
 ) -> list[SizeTime]:
     """The time of an image of each of SIDES: whole where that takes no more than `memory`, else in tiles."""
-    network = compile(graph, threads)
-    return list(_measure(network, seconds, memory, tell))
+    found = []
+    for side in SIDES:
+        tell(f"{graph.name}, {side}x{side}")
+        # one that is new: what the size before took counts, where tiles are to fit
+        found.append(_measure(compile(graph, threads), side, seconds, memory))
+    return found
 
 
-def _measure(network: Network, seconds: float, memory: int | str, tell: Callable[[str], None]) -> Iterator[SizeTime]:
+def _measure(network: Network, side: int, seconds: float, memory: int | str) -> SizeTime:
     if len(network.inputs) != 1 or len(network.inputs[0][1].shape) != 4:
         raise InputError(f"network '{network.name}': expected one input [N,C,H,W]")
     (name, type), *_ = network.inputs
     n, c = (d if isinstance(d, int) else 1 for d in type.shape[:2])
     limit = parse_bytes(memory)
     assert limit is not None
-    for side in SIDES:
-        tell(f"{network.name}, {side}x{side}")
-        shape, dtype = (n, c, side, side), type.dtype.numpy
-        sizes = bind_sizes(network.inputs, [shape])
-        pairs = list(zip(network.outputs, network.output_shapes(**sizes), strict=True))
-        taken = sum(prod(s) * t.dtype.numpy.itemsize for (_, t), s in [*pairs, (network.inputs[0], shape)])
-        tiled = taken + network.workspace_bytes(**sizes) > limit
-        row = np.random.default_rng(0).random((1, c, 1, side)).astype(dtype)
-        image = np.broadcast_to(row, shape)
-        if tiled:
-            outs = {output: _Nowhere(s, t.dtype.numpy) for (output, t), s in pairs}
-            run: Callable[[], object] = partial(network.tiled, image, outs, limit)
-        else:
-            run, _ = network.bind({name: np.ascontiguousarray(image)})
-        run()
-        yield SizeTime(side, time_runs(run, seconds), tiled)
+    shape, dtype = (n, c, side, side), type.dtype.numpy
+    sizes = bind_sizes(network.inputs, [shape])
+    pairs = list(zip(network.outputs, network.output_shapes(**sizes), strict=True))
+    taken = sum(prod(s) * t.dtype.numpy.itemsize for (_, t), s in [*pairs, (network.inputs[0], shape)])
+    tiled = taken + network.workspace_bytes(**sizes) > limit
+    row = np.random.default_rng(0).random((1, c, 1, side)).astype(dtype)
+    image = np.broadcast_to(row, shape)
+    if tiled:
+        outs = {output: _Nowhere(s, t.dtype.numpy) for (output, t), s in pairs}
+        run: Callable[[], object] = partial(network.tiled, image, outs, limit)
+    else:
+        run, _ = network.bind({name: np.ascontiguousarray(image)})
+    return SizeTime(side, time_runs(run, seconds), tiled)
 
 
 def fit_exponent(times: Sequence[SizeTime]) -> float:

@@ -227,7 +227,10 @@ def run(
 @cpu
 @dense
 def plan(shapes: tuple[tuple[int, ...], ...], tile: str, memory: str, **network: Any) -> None:
-    """Say how images of --shape are cut into tiles, the memory that this takes, and the work of a tile."""
+    """Say how large images are cut into tiles.
+
+    Of images of --shape: the tiles, what they read, the memory that a run takes, and the work.
+    """
     from graphc.cli.tiling import show_plan
 
     show_plan(shapes=shapes, tile=parse_tile(tile), memory=memory, **network)
