@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graphc.passes.fully_convolutional import fully_convolutional
     from graphc.passes.upsample import upsample
     from graphc.reference import run_reference
+    from graphc.sight import find_sight
     from graphc.text import parse
     from graphc.training import add_cross_entropy, training_step
 
@@ -43,6 +44,7 @@ _HOME = {
     "TensorType": "graphc.ir",
     "f32": "graphc.ir",
     "export_onnx": "graphc.onnx",
+    "find_sight": "graphc.sight",
     "load": "graphc.onnx",
     "dense": "graphc.passes",
     "enter_training": "graphc.passes",
@@ -60,8 +62,8 @@ _MODULES = ("models", "nn", "ops", "optim", "passes", "runtime", "schedules")
 
 __all__ = [
     "Builder", "DType", "Graph", "GraphcError", "TensorType", "Trainer", "__version__", "add_cross_entropy", "build",
-    "compile", "dense", "enter_training", "export_onnx", "f32", "fully_convolutional", "gradcheck", "gradient", "load",
-    "optimize", "parse", "run_reference", "to_networkx", "training_step", "upsample",
+    "compile", "dense", "enter_training", "export_onnx", "f32", "find_sight", "fully_convolutional", "gradcheck",
+    "gradient", "load", "optimize", "parse", "run_reference", "to_networkx", "training_step", "upsample",
 ]  # fmt: skip
 
 

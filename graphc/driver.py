@@ -16,12 +16,14 @@ from graphc.codegen.target import Target, check_runs_here, limit_cpu, make_targe
 from graphc.emission import SYMBOL, Lowered, emit_module, find_code, source_hash, stamped_network, step_seconds
 from graphc.errors import InputError, ValueDependentError
 from graphc.geometry import describe_geometry
+from graphc.halos import find_rule
 from graphc.ir import Array, Graph, Value
 from graphc.passes import optimize
 from graphc.reference import random_inputs
 from graphc.runtime.jit import JitCode, make_network
 from graphc.runtime.network import Network, check_threads
 from graphc.runtime.specializing import SpecializingNetwork
+from graphc.runtime.tiling import META_KEY, refuse
 from graphc.tuning import choose_sizes, tune_plan
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def compile(
         return _compile_model(graph, threads, cpu, optimized, precise, tune)
     final, target = optimize(graph) if optimized else graph, make_target(limit_cpu(cpu))
     plan = plan_network(final, target, count, precise, tune)
-    code = JitCode(find_code([(plan, target)], describe(graph)))
+    code = JitCode(find_code([(plan, target)], describe(graph, final, precise)))
     recipe = compile, (graph, threads, cpu, optimized, precise, tune)
     return make_network(code, SYMBOL, plan.weight_block(), count, recipe)
 
@@ -98,7 +100,7 @@ def plan_network(
     def measure(plans: Sequence[Plan], sizes: Mapping[str, int]) -> Sequence[NDArray[np.float64]]:
         """The least seconds of every step of every plan; they run in turn, and the first run of each is warm-up."""
         weights, inputs = plans[0].weight_block(), random_inputs(graph, sizes)
-        lowered = [emit_module([(plan, target)], SYMBOL, describe(graph), profile=True) for plan in plans]
+        lowered = [emit_module([(plan, target)], SYMBOL, describe(graph, graph), profile=True) for plan in plans]
         networks = [stamped_network(one, weights, threads) for one in lowered]
         best = [np.full(len(plan.steps), np.inf) for plan in plans]
         for trial in range(TRIALS + 1):
@@ -166,18 +168,20 @@ def lower(
     targets, final = make_targets(cpu if artefact else limit_cpu(cpu)), optimize(graph) if optimized else graph
     plans = [(plan_network(final, t, check_threads(None), precise, tune, layouts), t) for t in targets]
     header = weights_header(plans[0][0]) if artefact else b""
-    return emit_module(plans, symbol, describe(graph), header, embed, profile)
+    return emit_module(plans, symbol, describe(graph, final, precise), header, embed, profile)
 
 
-def describe(graph: Graph) -> str:
-    """What a compiled network says of itself, as JSON."""
+def describe(graph: Graph, final: Graph, precise: bool = False) -> str:
+    """What a compiled network says of itself, as JSON; `final` is the graph that its code was made from."""
+    rule = find_rule(final, not precise)
+    tiling = {META_KEY: refuse(rule) if isinstance(rule, str) else rule.to_json()}
     return json.dumps(
         {
             "name": graph.name,
             "inputs": [(v.name, str(v.type)) for v in graph.inputs],
             "outputs": [(name, str(v.type)) for name, v in zip(graph.output_names, graph.outputs, strict=True)],
             "symbols": graph.symbols,
-            "meta": dict(describe_geometry(graph).meta),
+            "meta": {**describe_geometry(graph).meta, **tiling},
         }
     )
 

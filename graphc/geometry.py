@@ -7,7 +7,7 @@ convolutional neural networks"). Where paths meet, the union counts.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -70,6 +70,11 @@ class Geometry:
         (r, s), (down, right), (top, left, _, _) = window.extent, window.stride, window.padding
         return Geometry(self.rows.spread(r, down, top), self.columns.spread(s, right, left))
 
+    def join(self, other: "Geometry") -> "Geometry | None":
+        """The union with another path; None if their strides differ."""
+        rows, columns = self.rows.join(other.rows), self.columns.join(other.columns)
+        return Geometry(rows, columns) if rows and columns else None
+
 
 INPUT = Geometry(*[Axis(Fraction(1), Fraction(0), Fraction(1))] * 2)
 META_KEY = "geometry"
@@ -85,7 +90,8 @@ def find_geometry(graph: Graph) -> dict[Value, Geometry | None]:
     found: dict[Value, Geometry | None] = {v: INPUT if v.type.rank == 4 else None for v in graph.inputs}
     for node in graph.nodes:
         if any(v in found for v in node.inputs):
-            found |= dict.fromkeys(node.outputs, _after(node, found))
+            paths = find_paths(node, found)
+            found |= dict.fromkeys(node.outputs, None if paths is None else _follow(paths, found))
     return found
 
 
@@ -127,62 +133,97 @@ def _from_json(found: Mapping[str, Iterable[float]]) -> Geometry:
     return Geometry(rows, columns)
 
 
-def _after(node: Node, found: Mapping[Value, Geometry | None]) -> Geometry | None:
-    """The geometry of a node's results; None where an element sees the whole image."""
-    op, x = node.op, node.inputs[0]
+PIXEL = Window((1, 1))
+
+
+@dataclass(frozen=True)
+class Path:
+    """What an element of a node's result reads of one input: the cells of a window there.
+
+    The input's element i is read by element p if i lies under the window at p or, if `transposed`, p under that at i.
+    """
+
+    source: Value
+    window: Window = PIXEL
+    transposed: bool = False
+
+
+def find_paths(node: Node, dependent: Container[Value]) -> list[Path] | None:
+    """The paths from a node's results to those of its inputs that are `dependent` on an image, pixel by pixel.
+
+    None if an element sees more than a window, or depends on where it lies.
+    """
+    op, x, inputs = node.op, node.inputs[0], [v for v in node.inputs if v in dependent]
     match op:
         case ops.Conv2d() | ops.LocallyConnected2d() | ops.ConvTranspose2d():
-            return _after_weights(node, found)
+            return _find_weighted(node, dependent)
         case ops.MaxPool() | ops.MinPool() | ops.MaxPoolWithIndices() | ops.AveragePool() | ops.L2Pool():
-            return (g := found[x]) and g.slide(op.window)
+            return [Path(x, op.window)]
         case ops.MaxUnpool():  # a third input gives nothing but its size
-            return (g := _join(node.inputs[:2], found)) and g.spread(Window(op.kernel, op.stride, op.padding))
-        case ops.UpsampleNearest(size=None) | ops.BedOfNails():
-            return (g := found[x]) and g.spread(Window(op.scale, op.scale))
+            window = Window(op.kernel, op.stride, op.padding)
+            return [Path(v, window, transposed=True) for v in node.inputs[:2]]
+        case ops.BedOfNails():
+            return [Path(x, Window((1, 1), op.scale), transposed=True)]
+        case ops.UpsampleNearest(size=None):
+            return [Path(x, Window(op.scale, op.scale), transposed=True)]
         case ops.UpsampleBilinear(size=None, align_corners=False, scale=(down, right)):
             # the two nearest inputs, whose weights fall off linearly: a triangle two strides wide
             extent = (2 * down - down % 2, 2 * right - right % 2)
-            return (g := found[x]) and g.spread(Window(extent, op.scale, (down // 2, right // 2, 0, 0)))
-        case ops.Softmax() | ops.LogSoftmax() | ops.Concat() | ops.Split():
-            return _join(node.inputs, found) if op.axis in (1, -3) and x.type.rank == 4 else None
+            return [Path(x, Window(extent, op.scale, (down // 2, right // 2, 0, 0)), transposed=True)]
+        case ops.Softmax() | ops.LogSoftmax() | ops.Concat() | ops.Split() | ops.ArgMax() | ops.ArgMin():
+            return _alike(node, inputs) if op.axis in (1, -3) and x.type.rank == 4 else None
+        case ops.Sum() | ops.Mean() | ops.ReduceMax() | ops.ReduceMin():
+            rank = max(v.type.rank for v in node.inputs)
+            others = op.axes is not None and all(a % rank < rank - 2 for a in op.axes)
+            return _alike(node, inputs) if others else None
         case ops.Elementwise() | ops.BatchNorm() | ops.LocalResponseNorm() | ops.ChannelL2Pool():
-            return _join(node.inputs, found)
+            return _alike(node, inputs)
         case ops.Reshape():  # of the other dims only: row-major order keeps each pixel in its place
-            return found[x] if x.type.rank > 1 and x.type.shape[-2:] == node.outputs[0].type.shape[-2:] else None
+            return _alike(node, inputs) if x.type.shape[-2:] == node.outputs[0].type.shape[-2:] else None
         case ops.Transpose(perm=perm):
-            return found[x] if perm[-2:] == (x.type.rank - 2, x.type.rank - 1) else None
-        case ops.Pad(mode="constant"):
-            padding = tuple(p for i in (0, 1) for pair in op.pairs()[-2:] if isinstance(p := pair[i], int))
-            return (g := found[x]) and g.slide(Window((1, 1), padding=padding)) if len(padding) == 4 else None
+            return _alike(node, inputs) if perm[-2:] == (x.type.rank - 2, x.type.rank - 1) else None
+        case ops.Slice(axes=axes):
+            return _alike(node, inputs) if not {a % x.type.rank for a in axes} & set(range(x.type.rank)[-2:]) else None
+        case ops.Pad(mode="constant") if x.type.rank > 1:
+            (above, below), (before, behind) = op.pairs()[-2:]
+            padding = tuple(p for p in (above, before, below, behind) if isinstance(p, int) and p >= 0)
+            return [Path(x, Window((1, 1), padding=padding))] if len(padding) == 4 else None
     return None
 
 
-def _after_weights(node: Node, found: Mapping[Value, Geometry | None]) -> Geometry | None:
-    """A convolution's window, then its epilogue, which reads further values of the result's shape."""
+def _find_weighted(node: Node, dependent: Container[Value]) -> list[Path] | None:
+    """A convolution's window, and its epilogue, which reads further values of the result's shape."""
     op, (x, weight) = node.op, node.inputs[:2]
     assert isinstance(op, ops.Conv2d | ops.LocallyConnected2d | ops.ConvTranspose2d)
-    g = found.get(x)
-    if g is None or any(v in found for v in node.inputs[1 : 2 + op.bias]):  # weights made from the image see all of it
+    if any(v in dependent for v in node.inputs[1 : 2 + op.bias]):  # weights made from the image see all of it
         return None
+    extra = _alike(node, [v for v in node.inputs[2 + op.bias :] if v in dependent])
     kernel = weight.type.static_shape()[2:4]
     match op:
         case ops.ConvTranspose2d():
-            g = g.spread(Window((kernel[0], kernel[1]), op.stride, op.padding, op.dilation))
+            path = Path(x, Window((kernel[0], kernel[1]), op.stride, op.padding, op.dilation), transposed=True)
         case _:
-            g = g.slide(op.window((kernel[0], kernel[1])))
-    return _join(node.inputs[2 + op.bias :], {**found, node.outputs[0]: g}, node.outputs[0])
+            path = Path(x, op.window((kernel[0], kernel[1])))
+    return None if extra is None else [*([path] if x in dependent else []), *extra]
 
 
-def _join(values: Iterable[Value], found: Mapping[Value, Geometry | None], *more: Value) -> Geometry | None:
-    """The union over those of the values that depend on an input."""
-    dependent = [v for v in (*more, *values) if v in found]
-    result = found[dependent[0]] if dependent else None
-    for v in dependent[1:]:
-        g = found[v]
-        if result is None or g is None or not _same_image(dependent[0], v):  # a pixel that is broadcast is seen by all
+def _alike(node: Node, inputs: Iterable[Value]) -> list[Path] | None:
+    """Paths from each element to the one in its place; None where an input's only pixel serves all of them."""
+    paths = [Path(v) for v in inputs]
+    return paths if all(_same_image(p.source, y) for p in paths for y in node.outputs) else None
+
+
+def _follow(paths: Iterable[Path], found: Mapping[Value, Geometry | None]) -> Geometry | None:
+    """The union of what the paths see."""
+    result: Geometry | None = None
+    for path in paths:
+        source = found[path.source]
+        if source is None:
             return None
-        rows, columns = result.rows.join(g.rows), result.columns.join(g.columns)
-        result = Geometry(rows, columns) if rows and columns else None
+        g = source.spread(path.window) if path.transposed else source.slide(path.window)
+        result = result.join(g) if result else g
+        if result is None:
+            return None
     return result
 
 

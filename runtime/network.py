@@ -153,6 +153,32 @@ class Network:
             self._prepared[shapes] = known
         return known
 
+    def tiled(
+        self,
+        source: Any,
+        out: Any = None,
+        max_memory: int | str | None = "1GiB",
+        tile: int | tuple[int, int] | None = None,
+        prepare: Callable[[Array], Array] | None = None,
+        progress: bool | Callable[[int, int], None] = False,
+    ) -> Any:
+        """Run images of any size tile by tile, with the bits of a run over the whole image.
+
+        `source` is an array [H,W], [C,H,W] or [N,C,H,W] (NumPy, zarr, or what slices like them), a file (.npy, .zarr,
+        .tif), or a dataset that rasterio has opened. `out` is a file (.npy, .zarr, .tif: BigTIFF), an array, or None
+        for a new one; of several outputs, a mapping from their names. Files are whole or absent; a run that was
+        interrupted goes on where it stopped. The result is the output, mapped where it is a file.
+
+        Tiles are as large as `max_memory` allows the process (bytes, or such as "1GiB"; None for no limit), or `tile`
+        pixels. `prepare` turns each window [C,h,w] of the source into what the network takes, pixel by pixel. With
+        `progress`, a bar is shown; or it is called with the tiles that are done and how many there are.
+
+        Errors: UnsupportedError that names what in the network sees the whole image; InputError; FileError.
+        """
+        from graphc.runtime.tiled import run_tiled
+
+        return run_tiled(self, source, out, max_memory, tile, prepare, progress)
+
     def output_shapes(self, **sizes: int) -> list[tuple[int, ...]]:
         """The shapes of the outputs for these values of N, H and W; InputError if the network cannot take them."""
         return self._output_shapes(self._pack(sizes), sizes)

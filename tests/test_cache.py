@@ -58,7 +58,7 @@ def test_a_network_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatc
 def small_key(graph: Graph, cpu: str = "native", optimized: bool = True, precise: bool = False) -> bytes:
     target = make_target(cpu)
     plan = make_plan(optimize(graph) if optimized else graph, target, precise=precise)
-    return code_key([(plan, target)], "net", describe(graph))
+    return code_key([(plan, target)], "net", describe(graph, graph))
 
 
 def wide(kernel: int = 3, name: str = "wide", channels: int = 64) -> Graph:

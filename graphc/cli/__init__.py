@@ -13,13 +13,14 @@ from typing import Any, Literal
 import click
 
 from graphc import __version__
-from graphc.cli.arguments import parse_counts, parse_size, parse_words
+from graphc.cli.arguments import parse_counts, parse_size, parse_tile, parse_words
 from graphc.cli.options import (
     FILE,
     cpu,
     cpus,
     dense,
     examples,
+    memory,
     model,
     provider_names,
     reading,
@@ -143,13 +144,18 @@ def compile(
         "run digits --dense --output-stride 2 --upsample page.png -o scores.npy",
         "run net.onnx --resize --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 *.jpg -o results",
         "run build/net.so image.npy -o result.npy",
+        "run digit_masks huge.tif -o masks.zarr --tile auto --max-memory 1GiB",
         "run resnet50 --backend onnxruntime --provider cuda image.npy",
     )
 )
 @model
 @click.argument("inputs", nargs=-1, required=True, type=FILE, metavar="INPUT...")
 @click.option(
-    "-o", "--output", type=FILE, metavar="FILE|DIR", help="Write the results: a .npy file, or a folder for many inputs."
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="FILE|DIR",
+    help="Write the results: a .npy file (with --tile, also .zarr or .tif), or a folder for many inputs.",
 )
 @click.option("--overlay", type=FILE, metavar="FILE|DIR", help="Draw the map of scores over the image, as .png.")
 @reading
@@ -168,6 +174,12 @@ def compile(
     type=provider_names,
     help="With --backend onnxruntime, what that computes on; an error if it is not there.  [default: cpu]",
 )
+@click.option(
+    "--tile",
+    metavar="auto|HxW",
+    help="Run images tile by tile, with the bits of the whole: as large as --max-memory allows, or of this size.",
+)
+@memory
 @threads
 @cpu
 @dense
@@ -175,6 +187,8 @@ def run(
     inputs: tuple[Path, ...],
     output: Path | None,
     overlay: Path | None,
+    tile: str | None,
+    memory: str,
     resize: bool,
     mean: list[float] | None,
     std: list[float] | None,
@@ -185,11 +199,42 @@ def run(
 
     Pictures are read as red, green and blue, or grey, from 0 to 1, then normalised; .npy files are taken as they are.
     MODEL may also be a library that `graphc compile` has written.
+
+    With --tile, .npy, .zarr and .tif files are read and written by windows, so that images may be larger than memory. A
+    run that was interrupted goes on where it stopped.
     """
     from graphc.cli.running import load_network, make_reader, run_network
 
+    if tile:
+        from graphc.cli.tiling import run_tiles
+
+        if overlay:
+            raise InputError("--overlay: expected without --tile only")
+        size, loaded = parse_tile(tile), load_network(**network)
+        run_tiles(loaded, make_reader(loaded, resize, mean, std), inputs, output, size, memory)
+        return
     loaded = load_network(**network)
     run_network(loaded, make_reader(loaded, resize, mean, std), inputs, output, overlay, top)
+
+
+@main.command(
+    **examples("plan digit_masks --shape 1x1x20000x20000", "plan build/net.so --shape 1x3x9000x9000 --max-memory 4GiB")
+)
+@model
+@shape
+@click.option("--tile", default="auto", show_default=True, metavar="auto|HxW", help="The size of tiles, in pixels.")
+@memory
+@threads
+@cpu
+@dense
+def plan(shapes: tuple[tuple[int, ...], ...], tile: str, memory: str, **network: Any) -> None:
+    """Say how large images are cut into tiles.
+
+    Of images of --shape: the tiles, what they read, the memory that a run takes, and the work.
+    """
+    from graphc.cli.tiling import show_plan
+
+    show_plan(shapes=shapes, tile=parse_tile(tile), memory=memory, **network)
 
 
 @main.command(
@@ -294,6 +339,7 @@ def verify(
         "bench resnet50 vgg16",
         "bench net.onnx --against onnxruntime,torch --threads 1,4 --json bench.json",
         "bench --dense alexnet --image 1024x1024",
+        "bench digit_masks --sizes sizes.svg",
     )
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
@@ -325,6 +371,14 @@ def verify(
 @click.option("--training", is_flag=True, help="Instead, measure a step of training, against PyTorch.")
 @click.option("--dense", is_flag=True, help="Instead, measure a dense run, against sliding windows.")
 @click.option("--image", type=parse_size, metavar="HxW", help="With --dense, the image's size.  [default: 1024x1024]")
+@click.option(
+    "--sizes",
+    "plot",
+    type=FILE,
+    metavar="FILE.svg",
+    help="Instead, measure images from 256x256 to 8192x8192, and plot their cost; beyond --max-memory in tiles.",
+)
+@memory
 def bench(
     models: tuple[str, ...],
     against: tuple[str, ...] | None,
@@ -338,6 +392,8 @@ def bench(
     training: bool,
     dense: bool,
     image: tuple[int, int] | None,
+    plot: Path | None,
+    memory: str,
 ) -> None:
     """Measure networks in graphc and in other runtimes.
 
@@ -356,21 +412,26 @@ def bench(
         compare_trainings,
         compare_windows,
         load_models,
+        plot_sizes,
         profile_networks,
     )
 
-    kinds = [name for name, chosen in (("profile", profile), ("training", training), ("dense", dense)) if chosen]
+    modes = {"profile": profile, "training": training, "dense": dense, "sizes": plot}
+    kinds = [name for name, chosen in modes.items() if chosen]
     if len(kinds) > 1:
         raise InputError(f"--{kinds[1]}: expected without --{kinds[0]} only")
-    if against and (profile or dense):
+    if against and kinds not in ([], ["training"]):
         raise InputError(f"--against: expected without --{kinds[0]} only")
     if image and not dense:
         raise InputError("--image: expected together with --dense only")
-    if dense and (shapes or batch):
-        raise InputError(f"--{'shape' if shapes else 'batch'}: expected without --dense only, which has one --image")
+    if (dense or plot) and (shapes or batch):
+        given, why = "shape" if shapes else "batch", "one --image" if dense else "sizes of its own"
+        raise InputError(f"--{given}: expected without --{kinds[0]} only, which has {why}")
     networks, effort = load_models(models, shapes, batch), Effort(threads, rounds, seconds)
     if dense:
         compare_windows(networks, image or (1024, 1024), effort, file)
+    elif plot:
+        plot_sizes(networks, effort, memory, plot, file)
     elif profile:
         profile_networks(networks, effort, file)
     elif training:

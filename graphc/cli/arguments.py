@@ -20,6 +20,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def parse_tile(text: str) -> tuple[int, int] | None:
+    """512x512 as (512, 512), auto as None."""
+    return None if text == "auto" else parse_size(text)
+
+
 def parse_numbers(text: str) -> list[float]:
     """0.485,0.456,0.406 as a list."""
     try:

@@ -13,6 +13,7 @@ from graphc.bench.dense import DenseComparison, compare_dense
 from graphc.bench.machine import describe_machine
 from graphc.bench.profile import profile
 from graphc.bench.runtimes import find_peers
+from graphc.bench.sizes import draw_sizes, fit_exponent, measure_sizes, sizes_to_json
 from graphc.bench.tables import print_comparisons, print_dense, print_profile, to_json
 from graphc.bench.training import Halves, compare_training, find_trainers
 from graphc.cli.loading import find_sizes, load_model
@@ -116,6 +117,26 @@ def profile_networks(networks: Sequence[tuple[Graph, dict[str, int]]], effort: E
                 profiles.append(profile(graph, sizes, threads, effort.rounds * effort.seconds))
             print_profile(profiles[-1], console)
     _write_json(file, {"machine": machine.to_json(), "profiles": [p.to_json() for p in profiles]})
+
+
+def plot_sizes(
+    networks: Sequence[tuple[Graph, dict[str, int]]], effort: Effort, memory: str, plot: Path, file: Path | None
+) -> None:
+    """Measure a network over images of many sizes, print the table, and write the plot and `file` as JSON."""
+    if len(networks) != 1 or len(effort.threads) != 1:
+        raise InputError("--sizes: expected one network and one number of threads")
+    if plot.suffix != ".svg":
+        raise InputError(f"{plot}: expected a name that ends in .svg")
+    (graph, _), machine = networks[0], describe_machine()
+    with make_console(stderr=True).status("measuring") as status:
+        times = measure_sizes(graph, effort.threads[0], effort.seconds, memory, status.update)
+    console = make_console()
+    for t in times:
+        console.print(f"{t.side:5}x{t.side:<5} {t.seconds:9.4f} s {t.pixel_time:8.2f} ns a pixel{' (tiles)' * t.tiled}")
+    console.print(f"time grows with pixels to the power of {fit_exponent(times):.3f}")
+    with replace_file(plot) as stream:
+        stream.write(draw_sizes(graph.name, machine, times).encode())
+    _write_json(file, {"machine": machine.to_json(), **sizes_to_json(graph.name, times)})
 
 
 def _write_json(file: Path | None, what: dict[str, Any]) -> None:

@@ -82,6 +82,14 @@ threads = click.option(
 provider_names = click.Choice(
     ["cpu", "cuda", "tensorrt"]
 )  # runtime.onnxruntime.PROVIDERS, which is not loaded for this
+memory = click.option(
+    "--max-memory",
+    "memory",
+    metavar="SIZE",
+    default="1GiB",
+    show_default=True,
+    help="What the process may take, where images are cut into tiles: such as 1GiB, 512MB.",
+)
 shape = click.option(
     "--shape",
     "shapes",

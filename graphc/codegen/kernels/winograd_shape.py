@@ -11,6 +11,7 @@ from graphc.codegen.kernels.tile import split_vectors
 from graphc.codegen.kernels.transforms import IDENTITY, Transform, make_transform, split_taps
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
+from graphc.ir import Value
 from graphc.ops import Conv2d
 
 Form = tuple[Transform, Transform]  # what is done along columns of an image, to rows of it; and along its rows
@@ -144,7 +145,7 @@ def _make_shape(form: Form, k: int, c: int, sizes: tuple[int, int] | None, targe
     return replace(shape, vectors=1, pixels=STREAM_PIXELS) if streams and target.registers >= 32 else shape
 
 
-def winograd_fits(op: Conv2d, w: Buffer) -> bool:
+def winograd_fits(op: Conv2d, w: Buffer | Value) -> bool:
     """Whether there is a form for the convolution, and enough channels."""
     k, c, r, s = w.type.static_shape()
     plain = op.stride == op.dilation == (1, 1) and op.groups == 1
