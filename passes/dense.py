@@ -13,7 +13,7 @@ from graphc.passes.fully_convolutional import Window, fully_convolutional
 
 PIXELWISE = (
     ops.BatchNorm, ops.ChannelL2Pool, ops.Concat, ops.Dropout, ops.Elementwise, ops.LocalResponseNorm, ops.LogSoftmax,
-    ops.Softmax, ops.Split, ops.Transpose,
+    ops.Slice, ops.Softmax, ops.Split, ops.Transpose,
 )  # fmt: skip
 ONE: Pair = (1, 1)
 

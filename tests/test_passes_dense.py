@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewriting import read, show
 
-from graphc import compile, dense, models, nn
+from graphc import compile, dense, models, nn, ops
 from graphc.errors import InputError, UnsupportedError
 from graphc.geometry import find_geometry
 from graphc.ir import Array, Builder, DType, Graph, Value, f32
@@ -77,6 +77,14 @@ def test_the_last_strides_go() -> None:
 @pytest.mark.parametrize("output_stride", [1, 2, 4, 8])
 def test_finer_maps_are_shift_and_stitch(output_stride: int) -> None:
     check_stitched(read(STRIDED), output_stride, 45, 38)
+
+
+def test_channels_may_be_cut() -> None:
+    """As exporters write a channel split."""
+    net = Builder("cut", seed=1)
+    x = nn.conv2d(net.input("x", f32("N", 2, "H", "W")), 6, 3, stride=2, name="first")
+    half = net.apply(ops.Slice((1,), (2,), (5,), (1,)), nn.relu(x))
+    check_stitched(net.build(nn.conv2d(half, 3, 2, stride=2, name="last")), 1, 21, 18)
 
 
 @st.composite
