@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from inspect import signature
 from os import sched_getaffinity
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def measure_training() -> list[Halves]:
     found = []
     with make_console(stderr=True).status("measuring") as status:
         for name, images, side in TRAINED:
-            graph = NETWORKS[name]()
+            make = NETWORKS[name]
+            graph = make(size=side) if "size" in signature(make).parameters else make()
             sizes = {n: size for n, size in (("N", images), ("H", side), ("W", side)) if n in graph.symbols}
             found += compare_training(graph, sizes, ["torch"], THREADS, tell=status.update)
     return found

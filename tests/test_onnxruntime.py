@@ -21,9 +21,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 def test_it_is_called_like_compiled_code() -> None:
     graph = fully_convolutional(digits())
     native, other = compile(graph, threads=1), OnnxRuntimeNetwork(graph, threads=1)
-    assert (other.name, other.inputs, other.outputs, other.meta) == (
-        native.name, native.inputs, native.outputs, native.meta,
-    )  # fmt: skip
+    assert (other.name, other.inputs, other.outputs) == (native.name, native.inputs, native.outputs)
+    assert other.meta == {key: text for key, text in native.meta.items() if key != "tiling"}
     assert read_geometry(other.meta, "logits") is not None
     for shape in ((1, 1, 32, 32), (2, 1, 40, 57)):
         x = np.random.default_rng(0).random(shape, np.float32)

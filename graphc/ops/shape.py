@@ -190,7 +190,7 @@ class Slice(Op):
         """
         found: list[tuple[DimLike, int, DimLike]] = [(0, 1, d) for d in x.shape]
         for axis, start, end, step in zip(self.axes, self.starts, self.ends, self.steps, strict=True):
-            d = x.shape[axis]
+            d, start, end = x.shape[axis], _clip(start), _clip(end)
             if step > 0:
                 first = dims.maximum(d + start, 0) if _below(start, 0) else start
                 last = d + end if _below(end, 0) else dims.minimum(end, d) if _below(end, FAR) else d
@@ -249,6 +249,11 @@ class SliceGradient(Op):
         self, b: Builder, inputs: Sequence[Value], outputs: Sequence[Value], grads: Sequence[Value]
     ) -> Sequence[Value | None]:
         return [b.apply(self.slice, grads[0])]
+
+
+def _clip(d: DimLike) -> DimLike:
+    """A constant of 64 bits as one beyond any dim, so that sums with dims have 64 bits, too."""
+    return max(-FAR - 1, min(d, FAR)) if isinstance(d, int) else d
 
 
 def _below(d: DimLike, bound: int) -> bool:
