@@ -161,7 +161,7 @@ def find_paths(node: Node, dependent: Container[Value]) -> list[Path] | None:
             return [Path(x, op.window)]
         case ops.MaxUnpool():  # a third input gives nothing but its size
             window = Window(op.kernel, op.stride, op.padding)
-            return [Path(v, window, transposed=True) for v in node.inputs[:2]]
+            return [Path(v, window, transposed=True) for v in node.inputs[:2] if v in dependent]
         case ops.BedOfNails():
             return [Path(x, Window((1, 1), op.scale), transposed=True)]
         case ops.UpsampleNearest(size=None):

@@ -230,3 +230,12 @@ def test_metadata_tells_the_geometry() -> None:
 def test_metadata_of_others_is_an_error(text: str) -> None:
     with pytest.raises(InputError, match=r"geometry.*expected what graphc writes there"):
         read_geometry({"geometry": text}, "y")
+
+
+def test_operands_that_no_image_gives_are_no_paths() -> None:
+    net = Builder("net", 0)
+    x, indices = net.input("x", f32(1, 1, 2, 2)), net.constant(np.array([[[[0, 3], [8, 11]]]]), "indices")
+    graph = net.build(nn.max_unpool(x, indices, 2))
+    place = find_geometry(graph)[graph.outputs[0]]
+    assert place is not None
+    assert place.rows.stride == place.columns.stride == Fraction(1, 2)

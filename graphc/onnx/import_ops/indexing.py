@@ -123,7 +123,7 @@ def read_one_hot(n: NodeReader) -> None:
     places = np.arange(depth).reshape(-1, *[1] * (len(shape) - axis))
     place = n.scope.builder.param(n.scope.new_names.fresh(f"{n.name}.places"), places, trainable=False)
     values = n.value(2, trainable=False)
-    if values.type.shape != (2,):
+    if values.type.rank != 1 or not dims.same(values.type.shape[0], 2):
         raise ShapeError(f"expected the values for off and on, got {values.type}")
     off, on = (n.step(Reshape(()), n.step(Slice((0,), (i,), (i + 1,), (1,)), values)) for i in (0, 1))
     here = f"eq(select(lt(x0, 0), (x0 + {depth}), x0), x1)"
