@@ -1,4 +1,5 @@
-# make demo | test | test-levels | guard | fuzz | check | bench | conformance | clean: each works on a fresh machine that has Python (3.11 or newer) and pip.
+# make demo | test | test-levels | guard | fuzz | check | bench | conformance | weights | clean: each works on a fresh
+# machine that has Python (3.11 or newer) and pip.
 # Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -15,7 +16,8 @@ demo: $(VENV)/installed-demo
 test: $(VENV)/installed-test
 	$(VENV)/bin/pytest -n 2
 
-# The tests of ops and networks once more with the code for each CPU level, as far as this CPU goes; 15 minutes on 2 cores.
+# The tests of ops and networks once more with the code for each CPU level, as far as this CPU goes; 15 minutes on
+# 2 cores.
 LEVELS := x86-64-v4 x86-64-v3 x86-64-v2
 LEVEL_TESTS := executors guard_pages arithmetic vecmath gradients kernels network random_graphs models_executors
 test-levels: $(VENV)/installed-test
@@ -24,8 +26,8 @@ test-levels: $(VENV)/installed-test
 	    GRAPHC_CPU=$$level $(VENV)/bin/pytest -n 2 -q $(LEVEL_TESTS:%=tests/test_%.py) || exit 1; \
 	done
 
-# Some 20,000 drawn problems with forbidden pages around every buffer, and values that lead out of them; each CPU level, as
-# far as this CPU goes; half an hour on 2 cores.
+# Some 20,000 drawn problems with forbidden pages around every buffer, and values that lead out of them; each CPU level,
+# as far as this CPU goes; half an hour on 2 cores.
 guard: $(VENV)/installed-test
 	GRAPHC_TEST_EXAMPLES=$(GUARD_EXAMPLES) $(VENV)/bin/pytest -n 2 -q tests/test_guard_pages.py
 GUARD_EXAMPLES := 160
@@ -50,8 +52,8 @@ bench: $(VENV)/installed-bench
 conformance: $(VENV)/installed-test
 	$(VENV)/bin/python tests/conformance.py
 
-# Trains the networks that come with graphc again, into weights/: the same bits, on a CPU of the same level; half an hour
-# on 2 cores. Each command is also in the metadata of its file in models/.
+# Trains the networks that come with graphc again, into weights/: the same bits, on a CPU of the same level; half an
+# hour on 2 cores. Each command is also in the metadata of its file in models/.
 DIGITS := --data pages --epochs 160 --lr 0.002 --warmup 3 --seed 1
 DIGIT_MASKS := --data pages --epochs 120 --batch 16 --lr 0.005 --warmup 1 --seed 1
 weights: $(VENV)/installed-demo

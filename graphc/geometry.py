@@ -60,6 +60,11 @@ class Geometry:
     rows: Axis
     columns: Axis
 
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Both."""
+        return self.rows, self.columns
+
     def slide(self, window: Window) -> "Geometry":
         """After this window."""
         (r, s), (down, right), (top, left, _, _) = window.extent, window.stride, window.padding
@@ -116,7 +121,7 @@ def read_geometry(meta: Mapping[str, str], output: str) -> Geometry | None:
 
 
 def _to_json(geometry: Geometry) -> dict[str, list[int | float]]:
-    axes = (geometry.rows, geometry.columns)
+    axes = geometry.axes
     pairs = ([a.stride for a in axes], [a.field for a in axes], [a.centre for a in axes])
     return {
         key: [int(x) if x.denominator == 1 else float(x) for x in pair] for key, pair in zip(_KEYS, pairs, strict=True)

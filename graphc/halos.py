@@ -125,9 +125,9 @@ def _find_axis(
                 known = needs.setdefault(path.source, _Needs(low, high, reach[path.source]))
                 known.low, known.high = max(known.low, low), max(known.high, high)
     before = max(Fraction(0), *(strides[v] * n.low for v, n in needs.items()))
-    after_ = max(Fraction(0), *(strides[v] * (n.high - n.reach) for v, n in needs.items()))
+    behind = max(Fraction(0), *(strides[v] * (n.high - n.reach) for v, n in needs.items()))
     least = max(strides[v] * (1 - r) for v, r in reach.items() if v in strides)
-    return AxisRule(align, ceil(before), ceil(after_), ceil(least))
+    return AxisRule(align, ceil(before), ceil(behind), ceil(least))
 
 
 def _count_together(node: Node, axis: int) -> int:

@@ -66,7 +66,7 @@ def _check_stride(graph: Graph, places: dict[Value, Geometry | None], output_str
             blind = [n for n in graph.nodes if places.get(n.inputs[0]) and not places.get(n.outputs[0])]
             which = str(blind[0]) if blind else f"output '{name}'"
             raise UnsupportedError(f"{which}: expected a map whose pixels see a part of the image each, got {v}")
-        strides = [place.rows.stride, place.columns.stride]
+        strides = [axis.stride for axis in place.axes]
         if output_stride < 1 or any(s % output_stride for s in strides):
             whole = gcd(*(int(s) for s in strides)) if all(s.denominator == 1 for s in strides) else 1
             divisors = ", ".join(str(d) for d in range(1, whole + 1) if whole % d == 0)
@@ -90,7 +90,7 @@ def _choose_stride(node: Node, factor: Pair, places: dict[Value, Geometry | None
         return _stride(node)
     down, right = (
         gcd(stride, int(left)) if (left := Fraction(most * f) / axis.stride).denominator == 1 else stride
-        for stride, f, axis in zip(_stride(node), factor, (place.rows, place.columns), strict=True)
+        for stride, f, axis in zip(_stride(node), factor, place.axes, strict=True)
     )
     return down, right
 
@@ -99,7 +99,7 @@ def _divides(place: Geometry | None, factor: Pair, most: int) -> bool:
     """Whether a map that lay like this, and is now finer by `factor`, has a stride that divides `most`."""
     if place is None:
         return True
-    axes = zip((place.rows, place.columns), factor, strict=True)
+    axes = zip(place.axes, factor, strict=True)
     return all((most * f / axis.stride).denominator == 1 for axis, f in axes)
 
 

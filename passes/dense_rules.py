@@ -73,12 +73,12 @@ class Conversion:
         cell = self.cells.get(node.inputs[0])
         if cell is None or not isinstance(node.op, ops.Linear | ops.MatMul):
             return None
+        if isinstance(node.op, ops.MatMul) and node.op != ops.MatMul():  # turned: no rule keeps it
+            return None
         weight = self.graph.constants.get(node.inputs[1])
         if weight is None or weight.value.type.rank != 2:
             raise ShapeError(f"{node}: expected a parameter as its weight, got {node.inputs[1]}")
         k, columns = weight.value.type.static_shape()
-        if isinstance(node.op, ops.MatMul) and node.op != ops.MatMul():
-            return None
         if isinstance(node.op, ops.MatMul):
             op, w = ops.Conv2d(bias=False), self._declare(weight, (k := columns, *cell), transposed=True)
         else:

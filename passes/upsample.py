@@ -34,11 +34,11 @@ def upsample(graph: Graph, to: str = "input") -> Graph:
         if place is None or not v.type.dtype.is_float or v.type.rank != 4:
             raise UnsupportedError(f"output '{name}': expected a map of floats whose pixels see a part of the image "
                                    f"each, got {v}")  # fmt: skip
-        for axis in (place.rows, place.columns):
+        for axis in place.axes:
             if axis.stride.denominator != 1 or (2 * axis.centre).denominator != 1:
                 raise UnsupportedError(f"output '{name}': expected a stride of whole pixels and a centre on a pixel or "
                                        f"between two, got {axis.stride} and {axis.centre}")  # fmt: skip
-        outputs[name] = _spread(builder, new[v], (place.rows, place.columns), image)
+        outputs[name] = _spread(builder, new[v], place.axes, image)
     return builder.build(**outputs)
 
 

@@ -64,11 +64,11 @@ def find_windows(graph: Graph) -> Windows | None:
     sizes = {symbol: native.get(symbol, 1) for symbol in graph.symbols}
     places = find_geometry(graph)
     place = places.get(graph.outputs[0])
-    if place is None or any(a.stride.denominator != 1 for a in (place.rows, place.columns)):
+    if place is None or any(a.stride.denominator != 1 for a in place.axes):
         return None
     parts = {v.name: _part(v, g, size, sizes) for v, g in places.items() if g is not None}
     rows, columns = parts[graph.outputs[0].name]
-    edges = [_beyond(axis, n, part.count) for axis, n, part in zip(_axes(place), size, (rows, columns), strict=True)]
+    edges = [_beyond(axis, n, part.count) for axis, n, part in zip(place.axes, size, (rows, columns), strict=True)]
     (top, bottom), (left, right) = edges
     return Windows(
         size, (int(place.rows.stride), int(place.columns.stride)), (rows.count, columns.count),
@@ -78,8 +78,7 @@ def find_windows(graph: Graph) -> Windows | None:
 
 def _part(v: Value, place: Geometry, size: Window, sizes: Mapping[str, int]) -> tuple[Part, Part]:
     rows, columns = (
-        _inner(axis, n, dims.evaluate(d, sizes))
-        for axis, n, d in zip(_axes(place), size, v.type.shape[-2:], strict=True)
+        _inner(axis, n, dims.evaluate(d, sizes)) for axis, n, d in zip(place.axes, size, v.type.shape[-2:], strict=True)
     )
     return rows, columns
 
@@ -96,7 +95,3 @@ def _beyond(axis: Axis, size: int, count: int) -> tuple[int, int]:
     more than `size`, where there are `count`."""
     first = max(0, ceil(-axis.low / axis.stride))
     return first, max(0, count - (floor((size - axis.high) / axis.stride) + 1))
-
-
-def _axes(place: Geometry) -> tuple[Axis, Axis]:
-    return place.rows, place.columns

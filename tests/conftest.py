@@ -5,8 +5,13 @@ Property tests run under one of two hypothesis profiles, chosen by the environme
 """
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+import graphc
+from graphc.models import digit_masks
 
 # No deadlines and no too_slow: CI machines are shared, and how fast a test ran says nothing about the code there.
 settings.register_profile(
@@ -17,3 +22,11 @@ settings.register_profile(
 )
 os.environ["GRAPHC_CACHE"] = "off"  # tests compile what they test, and leave the user's folder alone
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def digit_masks_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits' U-Net as a library: what another process opens in no time."""
+    folder = tmp_path_factory.mktemp("built")
+    graphc.build(digit_masks(), folder, ("so",))
+    return folder / "digit_masks.so"

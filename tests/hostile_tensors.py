@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hostile import Case, bad
 from onnx import ModelProto, TensorProto
-from onnx_models import W3, make_model, node
+from onnx_models import W3, make_model, node, spoil
 
 from graphc.errors import FileError, GraphcError, GraphError, ShapeError, UnsupportedError
 
@@ -17,15 +17,7 @@ Source = Callable[[Path], ModelProto]
 
 def conv(**fields: Any) -> ModelProto:
     """A convolution whose weights have these fields; None clears one."""
-    model = make_model([node("Conv", "x w")], {"x": [1, 3, 8, 8]}, {"w": W3})
-    tensor = model.graph.initializer[0]
-    for name, value in fields.items():
-        tensor.ClearField(name)
-        if isinstance(value, list):
-            getattr(tensor, name).extend(value)
-        elif value is not None:
-            setattr(tensor, name, value)
-    return model
+    return spoil(make_model([node("Conv", "x w")], {"x": [1, 3, 8, 8]}, {"w": W3}), **fields)
 
 
 def segment() -> ModelProto:

@@ -40,6 +40,18 @@ def make_model(
     return helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports))
 
 
+def spoil(model: onnx.ModelProto, **fields: Any) -> onnx.ModelProto:
+    """The model with these fields of its first initialiser replaced; None clears one."""
+    tensor = model.graph.initializer[0]
+    for name, value in fields.items():
+        tensor.ClearField(name)
+        if isinstance(value, list):
+            getattr(tensor, name).extend(value)
+        elif value is not None:
+            setattr(tensor, name, value)
+    return model
+
+
 def floats(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 

@@ -21,11 +21,8 @@ from graphc.runtime.workers import WorkerNetwork
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    """A library: what is opened in another process in no time."""
-    folder = tmp_path_factory.mktemp("built")
-    graphc.build(digit_masks(), folder, ("so",))
-    return graphc.runtime.load(folder / "digit_masks.so", threads=2)
+def network(digit_masks_library: Path) -> Network:
+    return graphc.runtime.load(digit_masks_library, threads=2)
 
 
 @pytest.fixture(scope="module")

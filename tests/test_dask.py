@@ -29,10 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the cluster's own: ports in
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    folder = tmp_path_factory.mktemp("built")
-    graphc.build(digit_masks(), folder, ("so",))
-    return graphc.runtime.load(folder / "digit_masks.so", threads=1)
+def network(digit_masks_library: Path) -> Network:
+    return graphc.runtime.load(digit_masks_library, threads=1)
 
 
 @pytest.fixture(scope="module")

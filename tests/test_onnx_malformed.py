@@ -12,7 +12,7 @@ from commands import invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, defs, helper
-from onnx_models import W3, floats, ints, make_model, node, number
+from onnx_models import W3, floats, ints, make_model, node, number, spoil
 
 from graphc.errors import FileError, GraphcError, GraphError, ShapeError, UnsupportedError
 from graphc.onnx import from_model, load, to_model
@@ -126,18 +126,6 @@ def test_newer_opset_than_onnx_knows() -> None:
     model.opset_import[0].version = defs.onnx_opset_version() + 1
     with pytest.raises(UnsupportedError, match="expected 7 to"):
         from_model(model)
-
-
-def spoil(model: onnx.ModelProto, **fields: Any) -> onnx.ModelProto:
-    """The model with these fields of its first initialiser replaced."""
-    tensor = model.graph.initializer[0]
-    for field, value in fields.items():
-        tensor.ClearField(field)
-        if isinstance(value, list):
-            getattr(tensor, field).extend(value)
-        elif value is not None:
-            setattr(tensor, field, value)
-    return model
 
 
 def conv(**attributes: Any) -> onnx.ModelProto:

@@ -83,7 +83,7 @@ class DenseComparison:
         return asdict(self) | {"bound": self.bound, "gain": self.gain, "covered": self.covered}
 
 
-DENSE, ALONE, BATCH = (Peer(name, GRAPHC.loader) for name in ("dense", "alone", "batch"))
+DENSE, ALONE, BATCH = "dense", "alone", "batch"  # what takes turns
 
 
 def compare_dense(
@@ -110,9 +110,9 @@ def compare_dense(
     p, q = windows.count(*image)
     places = [divmod(int(k), q) for k in np.linspace(0, p * q - 1, min(SAMPLE, p * q))]
     sample = np.concatenate([_cut(page, y, x, windows) for y, x in places])
-    inputs = {DENSE.name: page, ALONE.name: sample[:1]}
+    inputs = {DENSE: page, ALONE: sample[:1]}
     if isinstance(classifier.inputs[0].type.shape[0], Dim):
-        inputs[BATCH.name] = sample
+        inputs[BATCH] = sample
     workspaces = summarize(dense, large).workspace_bytes, summarize(classifier, sizes).workspace_bytes
     whole, once = _count(dense, large, dense.nodes), _find_once(dense, windows)
     with TemporaryDirectory(prefix="graphc-bench-") as name:
@@ -121,18 +121,18 @@ def compare_dense(
             tell(f"{classifier.name}: writing the inputs")
             folders[peer] = Path(name) / peer
             folders[peer].mkdir()
-            write_problem(dense if peer == DENSE.name else classifier, sizes, [array], folders[peer], onnx=False)
+            write_problem(dense if peer == DENSE else classifier, sizes, [array], folders[peer], onnx=False)
         results = []
         for chosen in cpus:
             say = partial(_tell_more, tell, f"{classifier.name}, threads {len(chosen)}")
             times, scores, peak = _measure(folders, chosen, rounds, seconds, say)
-            timed = len(sample) if BATCH.name in times and _faster(times, len(sample)) else 1
-            there = np.stack([scores[DENSE.name][0, :, y, x] for y, x in places])
-            slid = scores[BATCH.name if BATCH.name in scores else ALONE.name]
+            timed = len(sample) if BATCH in times and _faster(times, len(sample)) else 1
+            there = np.stack([scores[DENSE][0, :, y, x] for y, x in places])
+            slid = scores[BATCH if BATCH in scores else ALONE]
             results.append(
                 DenseComparison(
                     classifier.name, image, len(chosen), windows.size, windows.stride, (p, q), timed, len(slid),
-                    times[DENSE.name], tuple(t / timed for t in times[ALONE.name if timed == 1 else BATCH.name]),
+                    times[DENSE], tuple(t / timed for t in times[ALONE if timed == 1 else BATCH]),
                     p * q * _count(classifier, sizes, classifier.nodes) / whole, _count(dense, large, once) / whole,
                     tuple(n.name for n in once), relative_difference(there[: len(slid)], slid.reshape(len(slid), -1)),
                     len(windows.padded), workspaces, max(cache_bytes().values(), default=0), peak,
@@ -169,7 +169,7 @@ def _count(graph: Graph, sizes: dict[str, int], nodes: Sequence[Node]) -> int:
 
 def _faster(times: dict[str, tuple[float, ...]], sample: int) -> bool:
     """Whether the sample at once takes less time than one by one."""
-    return median(times[BATCH.name]) < sample * median(times[ALONE.name])
+    return median(times[BATCH]) < sample * median(times[ALONE])
 
 
 def _measure(
@@ -191,4 +191,4 @@ def _measure(
         for name, worker in workers.items():
             peaks[name] = worker.save(folders[name] / "outputs.npz")
             scores[name] = read_arrays(folders[name] / "outputs.npz")[0]
-    return {name: tuple(t) for name, t in times.items()}, scores, peaks[DENSE.name]
+    return {name: tuple(t) for name, t in times.items()}, scores, peaks[DENSE]

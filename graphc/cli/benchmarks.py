@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM, signal
@@ -10,7 +11,7 @@ from typing import Any
 
 from graphc.bench.comparison import compare
 from graphc.bench.dense import DenseComparison, compare_dense
-from graphc.bench.machine import describe_machine
+from graphc.bench.machine import Machine, describe_machine
 from graphc.bench.profile import profile
 from graphc.bench.runtimes import find_peers
 from graphc.bench.sizes import draw_sizes, fit_exponent, measure_sizes, sizes_to_json
@@ -53,14 +54,10 @@ def compare_networks(
 ) -> None:
     """Measure every network in every runtime, print the table, and write `file` as JSON."""
     peers = find_peers(against)
-    signal(SIGTERM, lambda *_: sys.exit(128 + SIGTERM))  # as after Ctrl-C, the files for the workers are removed
-    machine = describe_machine()  # first: measuring is a load itself
     comparisons = []
-    with make_console(stderr=True).status("measuring") as status:
+    with _measuring() as (machine, tell):
         for graph, sizes in networks:
-            comparisons += compare(
-                graph, sizes, peers, effort.threads, effort.rounds, effort.seconds, tell=status.update
-            )
+            comparisons += compare(graph, sizes, peers, effort.threads, effort.rounds, effort.seconds, tell)
     print_comparisons(machine, comparisons, make_console())
     _write_json(file, to_json(machine, comparisons))
 
@@ -69,14 +66,10 @@ def compare_windows(
     networks: Sequence[tuple[Graph, dict[str, int]]], image: tuple[int, int], effort: Effort, file: Path | None
 ) -> None:
     """Measure dense runs against sliding windows, print the table, and write `file` as JSON."""
-    signal(SIGTERM, lambda *_: sys.exit(128 + SIGTERM))
-    machine = describe_machine()
     comparisons: list[DenseComparison] = []
-    with make_console(stderr=True).status("measuring") as status:
+    with _measuring() as (machine, tell):
         for graph, _ in networks:
-            comparisons += compare_dense(
-                graph, image, effort.threads, effort.rounds, effort.seconds, tell=status.update
-            )
+            comparisons += compare_dense(graph, image, effort.threads, effort.rounds, effort.seconds, tell)
     print_dense(machine, comparisons, make_console())
     _write_json(file, {"machine": machine.to_json(), "comparisons": [c.to_json() for c in comparisons]})
 
@@ -86,14 +79,10 @@ def compare_trainings(
 ) -> None:
     """Measure a step of training of every network, print the tables, and write `file` as JSON."""
     names = find_trainers(against)
-    signal(SIGTERM, lambda *_: sys.exit(128 + SIGTERM))
-    machine = describe_machine()
     halves: list[Halves] = []
-    with make_console(stderr=True).status("measuring") as status:
+    with _measuring() as (machine, tell):
         for graph, sizes in networks:
-            halves += compare_training(
-                graph, sizes, names, effort.threads, effort.rounds, effort.seconds, tell=status.update
-            )
+            halves += compare_training(graph, sizes, names, effort.threads, effort.rounds, effort.seconds, tell)
     console = make_console()
     print_comparisons(machine, [h.step for h in halves], console)
     print_comparisons(machine, [h.forward for h in halves], console)
@@ -127,9 +116,9 @@ def plot_sizes(
         raise InputError("--sizes: expected one network and one number of threads")
     if plot.suffix != ".svg":
         raise InputError(f"{plot}: expected a name that ends in .svg")
-    (graph, _), machine = networks[0], describe_machine()
-    with make_console(stderr=True).status("measuring") as status:
-        times = measure_sizes(graph, effort.threads[0], effort.seconds, memory, status.update)
+    ((graph, _),) = networks
+    with _measuring() as (machine, tell):
+        times = measure_sizes(graph, effort.threads[0], effort.seconds, memory, tell)
     console = make_console()
     for t in times:
         console.print(f"{t.side:5}x{t.side:<5} {t.seconds:9.4f} s {t.pixel_time:8.2f} ns a pixel{' (tiles)' * t.tiled}")
@@ -137,6 +126,15 @@ def plot_sizes(
     with replace_file(plot) as stream:
         stream.write(draw_sizes(graph.name, machine, times).encode())
     _write_json(file, {"machine": machine.to_json(), **sizes_to_json(graph.name, times)})
+
+
+@contextmanager
+def _measuring() -> Iterator[tuple[Machine, Callable[[str], None]]]:
+    """The machine, and what to tell progress."""
+    signal(SIGTERM, lambda *_: sys.exit(128 + SIGTERM))  # as after Ctrl-C, the files for the workers are removed
+    machine = describe_machine()  # first: measuring is a load itself
+    with make_console(stderr=True).status("measuring") as status:
+        yield machine, status.update
 
 
 def _write_json(file: Path | None, what: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from graphc.cli.results import to_probabilities
 from graphc.cli.running import Reader, compile_graph, make_reader, read_labels
 from graphc.cli.showing import save_picture
 from graphc.errors import InputError
-from graphc.geometry import Axis, Geometry, find_geometry
+from graphc.geometry import Geometry, find_geometry
 from graphc.ir import Array, Dim, Graph
 from graphc.maps import Panel, draw_maps
 from graphc.passes import find_windows, fully_convolutional
@@ -104,7 +104,7 @@ def _find_box(place: Geometry, windows: Windows | None) -> tuple[tuple[float, fl
     """The first pixel, and the height and width, of the window of score (0, 0): without one, of all that it sees."""
     if windows and windows.map == (1, 1):
         return (0.0, 0.0), windows.size
-    rows, columns = _axes(place)
+    rows, columns = place.axes
     return (float(rows.low), float(columns.low)), (float(rows.field), float(columns.field))
 
 
@@ -112,7 +112,7 @@ def _find_place(graph: Graph) -> Geometry:
     """How the first output lies over the image. InputError if it is no map of scores, or finer than the image."""
     y = graph.outputs[0]
     place = find_geometry(graph).get(y)
-    if place is None or y.type.rank != 4 or any(axis.stride.denominator != 1 for axis in _axes(place)):
+    if place is None or y.type.rank != 4 or any(axis.stride.denominator != 1 for axis in place.axes):
         raise InputError(f"network '{graph.name}': expected a map of scores, as fine as the image or less, got {y}")
     return place
 
@@ -162,12 +162,8 @@ def _find(labels: Sequence[str], name: str, graph: Graph) -> int:
 
 def _lay(place: Geometry) -> tuple[tuple[int, int], tuple[float, float]]:
     """Stride and offset as pictures have them."""
-    rows, columns = _axes(place)
+    rows, columns = place.axes
     return (int(rows.stride), int(columns.stride)), (float(rows.centre), float(columns.centre))
-
-
-def _axes(place: Geometry) -> tuple[Axis, Axis]:
-    return place.rows, place.columns
 
 
 def _pair(pair: Sequence[int]) -> str:
