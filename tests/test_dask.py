@@ -14,7 +14,6 @@ import graphc
 from graphc import nn
 from graphc.errors import InputError
 from graphc.ir import Array, Builder, f32
-from graphc.models import digit_masks
 from graphc.runtime.network import Network
 
 pytest.importorskip("dask.array", reason="Dask is an extra")
