@@ -52,6 +52,18 @@ def test_threads_of_this_process(network: Network, image: Array) -> None:
     assert np.array_equal(result.compute(scheduler="threads", num_workers=2), network(image))
 
 
+def test_every_chunk_is_made_once(network: Network, image: Array) -> None:
+    made = []
+
+    def read(block: Array) -> Array:
+        made.append(block.shape)
+        return block
+
+    source = dask.array.from_array(image, (1, 1, 50, 82)).map_blocks(read, dtype=np.float32, meta=image[:0])
+    assert np.array_equal(map_image(network, source, tile=64).compute(scheduler="sync"), network(image))
+    assert len(made) == source.npartitions
+
+
 def test_several_outputs_and_images() -> None:
     net = Builder("net")
     x = net.input("image", f32("N", 1, "H", "W"))
