@@ -64,12 +64,14 @@ class WinogradConv:
         rows, columns = dims.ceil_div(p, s.rows.m), dims.ceil_div(q, s.columns.m)
         all_tiles = dims.product([rows, columns])
         blocks = dims.ceil_div(all_tiles, s.tiles)
+        part_tiles, parts = s.cut(dims.product([images, blocks]))
+        together = dims.floor_div(s.most_tiles - 1, part_tiles) + 1
         self.sizes: list[DimLike] = [
             *(height, width, p, q, columns, all_tiles, blocks, op.padding[0], op.padding[1]),
-            *(s.c, s.c_blocks, s.k_blocks, s.k_tiles, s.part_tiles, s.parts, s.tiles, s.v_place, s.m_place),
+            *(s.c, s.c_blocks, s.k_blocks, s.k_tiles, part_tiles, parts, together, s.tiles, s.v_place, s.m_place),
             *(b.image for b in (x, y, *extra)),
         ]
-        self.tasks = dims.product([images, blocks, s.parts])
+        self.tasks = dims.product([images, blocks, parts])
         self.work = dims.product([images, all_tiles, s.places * s.c * s.k])
         partly = s.c % s.lanes, s.k_blocks % s.vectors != 0
         self.key = f"{self.name} {s.lanes} {partly} {bias is not None} {op.epilogue} {len(extra)}"
@@ -97,32 +99,39 @@ class _Emitter:
         *sizes, self.begin, self.end, self.scratch = function.args[count:]
         self.height, self.width, self.p, self.q, self.columns, self.all_tiles, self.blocks, *sizes = sizes
         self.above, self.before, self.c, self.c_blocks, self.k_blocks, *sizes = sizes
-        self.k_tiles, self.part_tiles, self.parts, self.tiles, self.v_place, self.m_place, *sizes = sizes
+        self.k_tiles, self.part_tiles, self.parts, self.together, *sizes = sizes
+        self.tiles, self.v_place, self.m_place, *sizes = sizes
         self.x_image, *self.result_images = sizes
         self.type = ir.VectorType(F32, self.s.lanes)
         self.m = address(b, self.scratch, b.mul(self.v_place, i64(self.s.places)), F32)
         self.patch = address(b, self.m, b.mul(self.m_place, i64(self.s.places)), F32)
 
     def emit(self) -> None:
-        """A task: one part of the output channels of one block of tiles."""
+        """A task: one part of the output channels of one block of tiles. Those of a block, one after the other, share
+        V, and are computed together as far as M has room."""
         b, s = self.b, self.s
 
-        def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            part, number = b.urem(number, self.parts), b.udiv(number, self.parts)
-            block, n = b.urem(number, self.blocks), b.udiv(number, self.blocks)
+        def task(number: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
+            return when(b, b.icmp_unsigned("==", number, state[0]), lambda: compute(number), state)
+
+        def compute(number: ir.Value) -> list[ir.Value]:
+            part, block = b.urem(number, self.parts), b.udiv(number, self.parts)
+            block, n = b.urem(block, self.blocks), b.udiv(block, self.blocks)
             even = b.udiv(b.add(self.all_tiles, b.sub(self.blocks, i64(1))), self.blocks)  # as even as can be
             first = b.mul(block, even)
-            count = least(self.b, b.sub(self.all_tiles, first), even)
+            count = least(b, b.sub(self.all_tiles, first), even)
+            parts = least(b, least(b, b.sub(self.parts, part), b.sub(self.end, number)), self.together)
             first_k = b.mul(part, self.part_tiles)
-            k_count = least(self.b, b.sub(self.k_tiles, first_k), self.part_tiles)
-            self._read_inputs(n, first, count)
+            k_count = least(b, b.sub(self.k_tiles, first_k), b.mul(parts, self.part_tiles))
+            new = b.or_(b.icmp_unsigned("==", number, self.begin), b.icmp_unsigned("==", part, i64(0)))
+            when(b, new, lambda: self._read_inputs(n, first, count))
             self._multiply(first_k, k_count, count)
             first_block = b.mul(first_k, i64(s.vectors))
-            k_blocks = least(self.b, b.sub(self.k_blocks, first_block), b.mul(k_count, i64(s.vectors)))
+            k_blocks = least(b, b.sub(self.k_blocks, first_block), b.mul(k_count, i64(s.vectors)))
             self._write_results(n, first, count, first_block, k_blocks)
-            return []
+            return [b.add(number, parts)]
 
-        repeat(b, self.begin, self.end, 1, [], task)
+        repeat(b, self.begin, self.end, 1, [self.begin], task)
         b.ret_void()
 
     def _vector(self, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
@@ -142,7 +151,7 @@ class _Emitter:
 
     # -- inputs: V = BT d B -------------------------------------------------------------------------------------------
 
-    def _read_inputs(self, n: ir.Value, first: ir.Value, count: ir.Value) -> None:
+    def _read_inputs(self, n: ir.Value, first: ir.Value, count: ir.Value) -> list[ir.Value]:
         b, lanes = self.b, self.s.lanes
         rows, columns = self.s.rows.side, self.s.columns.side
         plane = b.mul(b.mul(self.height, self.width), i64(lanes))
@@ -176,7 +185,7 @@ class _Emitter:
             self._for_tiles(first, count, one)
             return []
 
-        repeat(b, i64(0), self.c_blocks, 1, [], block)
+        return repeat(b, i64(0), self.c_blocks, 1, [], block)
 
     def _fits(self, start: ir.Value, side: int, extent: ir.Value) -> ir.Value:
         b = self.b

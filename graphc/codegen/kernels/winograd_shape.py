@@ -11,7 +11,7 @@ from graphc.codegen.kernels.tile import split_vectors
 from graphc.codegen.kernels.transforms import IDENTITY, Transform, make_transform, split_taps
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
-from graphc.ir import Value
+from graphc.ir import DimLike, Value, dims
 from graphc.ops import Conv2d
 
 Form = tuple[Transform, Transform]  # what is done along columns of an image, to rows of it; and along its rows
@@ -41,7 +41,10 @@ BANDWIDTH = 8  # bytes a cycle from the last cache
 SHOWN = 0.25  # of the time that weights take to load, what shows although products are computed meanwhile
 TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are trained with
 TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
-MANY_OUTPUTS = 256  # output channels from which on two tasks share a block: transforming inputs twice costs 4 % at most
+# Two tasks share a block of tiles, and transform its inputs twice, where there is little else to do at the same time
+# (17x17 pixels are one block: with 2 threads, Inception v3 takes 10 % less time), and from so many output channels on,
+# where that costs 4 % at most. A thread that has both transforms them once.
+FEW_BLOCKS, MANY_OUTPUTS = 3, 256
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,15 @@ class Shape:
         return -(-self.k_blocks // self.vectors)
 
     @property
-    def parts(self) -> int:
-        """Tasks that share a block of tiles."""
-        return 2 if self.k >= MANY_OUTPUTS else 1
+    def most_tiles(self) -> int:
+        """Register tiles of output channels that a task computes together at most."""
+        return self.k_tiles if self.k < MANY_OUTPUTS else -(-self.k_tiles // 2)
 
-    @property
-    def part_tiles(self) -> int:
-        """Register tiles of output channels in a part."""
-        return -(-self.k_tiles // self.parts)
+    def cut(self, blocks: DimLike) -> tuple[DimLike, DimLike]:
+        """Register tiles of output channels in a task, and the tasks, 1 or 2, that share a block of tiles."""
+        wanted = 1 + dims.minimum(1, dims.floor_div(FEW_BLOCKS, blocks))
+        tiles = dims.minimum(self.most_tiles, dims.floor_div(self.k_tiles - 1, wanted) + 1)
+        return tiles, dims.floor_div(self.k_tiles - 1, tiles) + 1
 
     @property
     def tiles(self) -> int:
@@ -116,7 +120,7 @@ class Shape:
     @property
     def m_place(self) -> int:
         """Elements from one place of M to the next."""
-        return (self.part_tiles * self.vectors * self.tiles | 1) * self.lanes
+        return (self.most_tiles * self.vectors * self.tiles | 1) * self.lanes
 
     def cycles(self, tiles: int) -> float:
         """About how long an image of so many tiles takes, for each pair of channels."""
