@@ -29,7 +29,8 @@ class Problem:
 
     def graph(self) -> Graph:
         """The network as graphc has it."""
-        graph: Graph = pickle.loads((self.folder / "network.pickle").read_bytes())
+        with (self.folder / "network.pickle").open("rb") as file:
+            graph: Graph = pickle.load(file)
         return graph
 
 

@@ -3,6 +3,7 @@
 A level is what runtime/levels.ll says it is; several stand in one module, and their functions are called after them.
 """
 
+import gc
 from collections.abc import Sequence
 
 from llvmlite import ir
@@ -42,6 +43,7 @@ class LevelCode:
         self._kernels: dict[tuple[str | int, ...], ir.Function] = {}
         self._updated = find_updated(plan.graph)
         self.nests: set[str] = set()  # the functions of a run that loop nests became
+        self.texts: list[str] = []  # the kernels: their functions in the module are declarations
         self._scratch = max((align(s.kernel.scratch) for s in (*plan.setup, *plan.steps)), default=0)
         setup = self._emit_sequence("setup", plan.setup, None)
         forward = self._emit_sequence("forward", plan.steps, self._define_stamps(stamps) if stamps else None)
@@ -78,7 +80,17 @@ class LevelCode:
                     argument.add_attribute("noalias")
             kernel.emit(ir.IRBuilder(function.append_basic_block("entry")), function)
             self._kernels[key] = function
+            self._write(function)
         return self._kernels[key]
+
+    def _write(self, function: ir.Function) -> None:
+        """Keep the finished function as text, and a declaration of it in the module.
+
+        A network's instructions as objects, all at once, took 60 to 160 MB. They refer to each other in circles.
+        """
+        self.texts.append(str(function))
+        function.blocks.clear()
+        gc.collect(0)  # all that is young, if nothing was collected meanwhile: see emit_module
 
     def _emit_step(self, name: str, kernel: Kernel) -> ir.Function:
         """`void step(ptr frame, i64 begin, i64 end, i64 thread)`: the kernel on this step's buffers and sizes."""

@@ -52,6 +52,7 @@ class NetworkModule:
             LevelCode(self.module, plan, target, i, suffixes[i], stamps) for i, (plan, target) in enumerate(plans)
         ]
         self.nests = set[str]().union(*(level.nests for level in levels))  # functions that loop nests became
+        self._kernels = [text for level in levels for text in level.texts]
         records = [level.record for level in levels]
         constant(self.module, "graphc_levels", ir.Constant(ir.ArrayType(records[0].type, len(records)), records))
         constant(self.module, "graphc_level_count", i64(len(records)))
@@ -61,7 +62,7 @@ class NetworkModule:
         """The module as LLVM IR, with the texts of runtime/."""
         groups = [f"attributes #{i} = {{ {target.attributes} }}\n" for i, target in enumerate(self.targets)]
         own = f"{self.module}\n{''.join(groups)}"  # LLVM wants the triple first
-        return spell_types(join_ir(own, *(text.replace("NAME", self.name) for text in runtime)))
+        return spell_types(join_ir(own, *self._kernels, *(text.replace("NAME", self.name) for text in runtime)))
 
     def _function(self, name: str, result: ir.Type, args: Sequence[ir.Type]) -> ir.Function:
         """A function of the C interface, for every CPU."""
@@ -186,13 +187,13 @@ def spell_types(text: str) -> str:
 def join_ir(*texts: str) -> str:
     """Texts of LLVM IR as one: what one defines, another may declare; each declaration stands once."""
     whole = "\n".join(texts)
-    defined = set(re.findall(r'^define [^@]*@"?([\w.$]+)"?\(', whole, re.MULTILINE))
-    lines: list[str] = []
-    for line in whole.splitlines():
-        declared = re.match(r'declare [^@]*@"?([\w.$]+)"?\(', line)
-        if declared and declared[1] in defined:
-            continue
-        if declared:
-            defined.add(declared[1])
-        lines.append(line)
-    return "\n".join(lines)
+    known = set(re.findall(r'^define [^@]*@"?([\w.$]+)"?\(', whole, re.MULTILINE))
+
+    def keep_first(declaration: re.Match[str]) -> str:
+        name = declaration[1]
+        if name in known:
+            return ""
+        known.add(name)
+        return declaration[0]
+
+    return re.sub(r'^declare [^@\n]*@"?([\w.$]+)"?\(.*\n', keep_first, whole, flags=re.MULTILINE)
