@@ -38,7 +38,10 @@ class LevelCode:
         self, module: ir.Module, plan: Plan, target: Target, number: int, suffix: str, stamps: str | None
     ) -> None:
         self.module, self.plan, self._group, self._suffix = module, plan, f"#{number}", suffix
+        self._tensors = [Buffer(v.name, v.type) for v in (*plan.graph.inputs, *plan.graph.outputs)]
+        # runtime/api.ll reads these first words: the bytes of the workspace, of each input and of each output
         self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
+        self._table |= {("tensor", i): 1 + i for i in range(len(self._tensors))}
         self._kernels: dict[tuple[str | int, ...], ir.Function] = {}
         self._updated = find_updated(plan.graph)
         self.nests: set[str] = set()  # the functions of a run that loop nests became
@@ -176,8 +179,8 @@ class LevelCode:
         for i, r in enumerate(requirements(self.plan.graph)):
             a, bound = code.emit(r.a), code.emit(1 if r.b is None else r.b)
             refuse_if(b.icmp_signed("<" if r.b is None else "!=", a, bound), FIRST_REQUIREMENT + i)
-        for buffer in (Buffer(v.name, v.type) for v in (*self.plan.graph.inputs, *self.plan.graph.outputs)):
-            code.emit(buffer_bytes(buffer))  # for its overflow check
+        for i, tensor in enumerate(self._tensors):
+            b.store(code.emit(buffer_bytes(tensor)), address(b, table, i64(self._entry(("tensor", i))), I64))
         for key, index in self._table.items():
             if isinstance(key, Dim):
                 b.store(code.emit(key), address(b, table, i64(index), I64))
