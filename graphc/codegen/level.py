@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64, intrinsic
+from graphc.codegen.blocks import I1, I8, I32, I64, PTR, VOID, address, i64, intrinsic
 from graphc.codegen.constants import string
 from graphc.codegen.cpuid import WORDS, needed_words
 from graphc.codegen.kernels.base import Kernel
@@ -25,6 +25,7 @@ LARGEST_TENSOR = 2**62  # bytes of a workspace; beyond it, sums of slots could o
 SERIAL_WORK = 20_000  # scalar operations: below about 2 us of work, waking threads costs more than it saves
 # the words of the frame that a run passes on
 FRAME_TABLE, FRAME_WEIGHTS, FRAME_WORKSPACE, FRAME_OWN, FRAME_INPUTS = 0, 1, 2, 3, 4
+SIZES_AT_ONCE = 64  # table entries without a branch: for long blocks LLVM takes quadratic time (2,000 entries: 7 s)
 CLOCK_MONOTONIC = 1  # of Linux's clock_gettime, which takes 20 ns
 
 
@@ -184,6 +185,9 @@ class LevelCode:
         for key, index in self._table.items():
             if isinstance(key, Dim):
                 b.store(code.emit(key), address(b, table, i64(index), I64))
+            if index % SIZES_AT_ONCE == 0:
+                refuse_if(code.overflow, ERROR_TOO_LARGE)
+                code.overflow = ir.Constant(I1, 0)
         total: ir.Value = i64(ALIGNMENT)  # never 0: the interface takes 0 for "not prepared"
         for slot, members in enumerate(self.plan.slots):
             start, size = total, i64(0)
