@@ -8,6 +8,7 @@ from graphc.ir import Array, Builder, Graph, Node, Op, Param, Value
 from graphc.ops import Add, BatchNorm, Conv2d, ConvTranspose2d, Div, Fused, Linear, Mul, Sub
 
 LAYERS = Conv2d | ConvTranspose2d | Linear
+quiet = np.errstate(all="ignore")  # statistics that overflow make infinite and NaN results, and no warnings
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Affine:
     shift: Array
 
 
+@quiet
 def fold_batch_norm(graph: Graph) -> Graph:
     """Fold batch norms, and products and sums with constants for each channel, into the layer before them.
 
@@ -117,6 +119,7 @@ def _read_channels(param: Param, x: Value) -> Array | None:
     return param.array.astype(np.float64).reshape(-1)
 
 
+@quiet
 def _scale_weight(op: Op, weight: Array, scale: Array) -> Array:
     """The weight with each output channel multiplied by its scale."""
     if isinstance(op, ConvTranspose2d):  # w [C,K/groups,R,S]

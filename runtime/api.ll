@@ -10,10 +10,11 @@
 ;   @graphc_metadata                               JSON, zero-terminated
 ;   @graphc_e10                                    the error of a CPU that no level was compiled for, zero-terminated
 ;   @graphc_messages ([n x ptr]), @graphc_message_count (i32)   the errors from code 100 on
+;   @graphc_updates ([outputs + 1 x i64])          for each output, the input whose address it may have, or -1; then -1
 ;
-; Codes: 0 to 10 below in @graphc_errors; 100 + i is the i-th requirement on the sizes that does not hold.
+; Codes: 0 to 11 below in @graphc_errors; 100 + i is the i-th requirement on the sizes that does not hold.
 ;
-; A network is %graphc.net, then the table, then the sizes that the table was made for:
+; A network is %graphc.net, then the table, then the sizes that the table was made for, then a run's frame:
 ;   0 pool   1 weights   2 workspace, grown on demand   3 its bytes   4 mapped weights file or null   5 its bytes
 ;   6 its own block: packed weights, then scratch   7 pthread_mutex_t (at most 48 bytes, see pool.ll): one run at a time,
 ;   others wait
@@ -29,11 +30,12 @@
 @graphc_e7 = internal constant [35 x i8] c"the weights file could not be read\00"
 @graphc_e8 = internal constant [53 x i8] c"the weights are missing or not those of this network\00"
 @graphc_e9 = internal constant [72 x i8] c"the batch, height or width differs from the one the network is fixed to\00"
+@graphc_e11 = internal constant [82 x i8] c"an output or the workspace overlaps an input, the weights or another one of these\00"
 @graphc_unknown = internal constant [19 x i8] c"unknown error code\00"
-@graphc_errors = internal constant [11 x ptr] [
+@graphc_errors = internal constant [12 x ptr] [
   ptr @graphc_e0, ptr @graphc_e1, ptr @graphc_e2, ptr @graphc_e3, ptr @graphc_e4,
   ptr @graphc_e5, ptr @graphc_e6, ptr @graphc_e7, ptr @graphc_e8, ptr @graphc_e9,
-  ptr @graphc_e10 ]
+  ptr @graphc_e10, ptr @graphc_e11 ]
 
 declare ptr @calloc(i64, i64)
 declare i32 @memcmp(ptr, ptr, i64)
@@ -66,7 +68,7 @@ define ptr @NAME_metadata() {
 
 ; const char *NAME_strerror(int code)
 define ptr @NAME_strerror(i32 %code) {
-  %general = icmp ult i32 %code, 11
+  %general = icmp ult i32 %code, 12
   br i1 %general, label %is_general, label %not_general
 is_general:
   %p = getelementptr ptr, ptr @graphc_errors, i32 %code
@@ -182,7 +184,9 @@ allocate:
   %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
   %table_words = load i64, ptr %table_words_at
   %symbols = load i64, ptr @graphc_symbols
-  %words = add i64 %table_words, %symbols
+  %frame_words = load i64, ptr @graphc_frame_words
+  %sized = add i64 %table_words, %symbols
+  %words = add i64 %sized, %frame_words
   %tail = mul i64 %words, 8
   %all = add i64 %tail, ptrtoint (ptr getelementptr (%graphc.net, ptr null, i32 1) to i64)
   %net = call ptr @calloc(i64 1, i64 %all)                                   ; sizes of 0 match no run: not prepared
@@ -291,13 +295,19 @@ bad_cpu:
 fit:
   %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
   %table_words = load i64, ptr %table_words_at
-  %table = alloca i64, i64 %table_words
+  %table = call ptr @calloc(i64 %table_words, i64 8)                         ; stacks of threads may be small
+  %no_memory = icmp eq ptr %table, null
+  br i1 %no_memory, label %bad_memory, label %known
+bad_memory:
+  ret i64 -4
+known:
   %prepare_code = load ptr, ptr %level
   %code = call i32 %prepare_code(ptr %sizes, ptr %table)
+  %bytes = load i64, ptr %table
+  call void @free(ptr %table)
   %ok = icmp eq i32 %code, 0
   br i1 %ok, label %good, label %bad
 good:
-  %bytes = load i64, ptr %table
   ret i64 %bytes
 bad:
   %wide = sext i32 %code to i64
@@ -326,17 +336,23 @@ bad_cpu:
 fit:
   %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
   %table_words = load i64, ptr %table_words_at
-  %table = alloca i64, i64 %table_words
+  %table = call ptr @calloc(i64 %table_words, i64 8)
+  %no_memory = icmp eq ptr %table, null
+  br i1 %no_memory, label %bad_memory, label %known
+bad_memory:
+  ret i32 4
+known:
   %prepare_code = load ptr, ptr %level
   %code = call i32 %prepare_code(ptr %sizes, ptr %table)
   %ok = icmp eq i32 %code, 0
-  br i1 %ok, label %good, label %failed
+  br i1 %ok, label %good, label %done
 good:
   %output_dims_at = getelementptr %graphc.level, ptr %level, i32 0, i32 3
   %output_dims_code = load ptr, ptr %output_dims_at
   call void %output_dims_code(ptr %table, i32 %output, ptr %dims)
-  br label %failed
-failed:
+  br label %done
+done:
+  call void @free(ptr %table)
   ret i32 %code
 }
 
@@ -351,25 +367,13 @@ define i32 @NAME_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %work
   %n4 = or i1 %n0, %n1
   %n5 = or i1 %n2, %n3
   %null = or i1 %n4, %n5
-  br i1 %null, label %bad_argument, label %frame
+  br i1 %null, label %bad_argument, label %enter
 bad_argument:
   ret i32 1
-frame:
-  %frame_words = load i64, ptr @graphc_frame_words
-  %f = alloca ptr, i64 %frame_words
-  %input_count = load i64, ptr @graphc_inputs
-  %output_count = load i64, ptr @graphc_outputs
-  %f_inputs = getelementptr ptr, ptr %f, i64 4
-  %in_ok = call i1 @graphc_copy_addresses(ptr %f_inputs, ptr %inputs, ptr @graphc_alignments, i64 %input_count)
-  %f_outputs = getelementptr ptr, ptr %f_inputs, i64 %input_count
-  %out_masks = getelementptr i64, ptr @graphc_alignments, i64 %input_count
-  %out_ok = call i1 @graphc_copy_addresses(ptr %f_outputs, ptr %outputs, ptr %out_masks, i64 %output_count)
-  %both = and i1 %in_ok, %out_ok
-  br i1 %both, label %enter, label %bad_argument
 enter:
   %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 7
   call i32 @pthread_mutex_lock(ptr %mutex)
-  %code = call i32 @graphc_run_locked(ptr %net, ptr %f, ptr %sizes, ptr %workspace, i64 %workspace_bytes)
+  %code = call i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes)
   call i32 @pthread_mutex_unlock(ptr %mutex)
   ret i32 %code
 }
@@ -403,14 +407,104 @@ bad:
   ret i1 0
 }
 
+; Whether anything that a run writes shares a byte with anything else that it writes or reads; an output that continues
+; an input may have its address. The ranges, by number: inputs, outputs, workspace, weights.
+define internal i1 @graphc_overlaps(ptr %f, ptr %table) {
+entry:
+  %inputs = load i64, ptr @graphc_inputs
+  %outputs = load i64, ptr @graphc_outputs
+  %space = add i64 %inputs, %outputs
+  br label %writes
+writes:
+  %w = phi i64 [ %inputs, %entry ], [ %w_next, %next_write ]
+  %more_writes = icmp ule i64 %w, %space
+  br i1 %more_writes, label %write, label %none
+write:
+  %w_start = call i64 @graphc_start(ptr %f, i64 %w, i64 %space)
+  %w_bytes = call i64 @graphc_bytes(ptr %table, i64 %w, i64 %space)
+  %w_end = add i64 %w_start, %w_bytes
+  %w_output = sub i64 %w, %inputs
+  %continued_at = getelementptr i64, ptr @graphc_updates, i64 %w_output
+  %continued = load i64, ptr %continued_at
+  br label %others
+others:
+  %k = phi i64 [ 0, %write ], [ %k_next, %next_other ]
+  %last = add i64 %space, 1
+  %more_others = icmp ule i64 %k, %last
+  br i1 %more_others, label %other, label %next_write
+other:
+  %k_start = call i64 @graphc_start(ptr %f, i64 %k, i64 %space)
+  %k_bytes = call i64 @graphc_bytes(ptr %table, i64 %k, i64 %space)
+  %k_end = add i64 %k_start, %k_bytes
+  %before = icmp ult i64 %w_start, %k_end
+  %behind = icmp ult i64 %k_start, %w_end
+  %shared = and i1 %before, %behind
+  %itself = icmp eq i64 %k, %w
+  %its_input = icmp eq i64 %k, %continued
+  %same = icmp eq i64 %k_start, %w_start
+  %in_place = and i1 %its_input, %same
+  %allowed = or i1 %itself, %in_place
+  %wrong = xor i1 %allowed, 1
+  %overlap = and i1 %shared, %wrong
+  br i1 %overlap, label %found, label %next_other
+next_other:
+  %k_next = add i64 %k, 1
+  br label %others
+next_write:
+  %w_next = add i64 %w, 1
+  br label %writes
+found:
+  ret i1 1
+none:
+  ret i1 0
+}
+
+; The address of range `i`, where the workspace has the number `space`
+define internal i64 @graphc_start(ptr %f, i64 %i, i64 %space) {
+  %after = sub i64 %i, %space                                                ; 0 for the workspace, 1 for the weights
+  %usual = icmp ult i64 %i, %space
+  %fixed = sub i64 2, %after
+  %tensor = add i64 %i, 4
+  %word = select i1 %usual, i64 %tensor, i64 %fixed
+  %p = getelementptr i64, ptr %f, i64 %word
+  %start = load i64, ptr %p
+  ret i64 %start
+}
+
+; Its bytes: of the workspace in word 0 of the table, of inputs and outputs from word 1 on
+define internal i64 @graphc_bytes(ptr %table, i64 %i, i64 %space) {
+  %usual = icmp ult i64 %i, %space
+  %behind = add i64 %i, 1
+  %word = select i1 %usual, i64 %behind, i64 0
+  %p = getelementptr i64, ptr %table, i64 %word
+  %bytes = load i64, ptr %p
+  %is_weights = icmp ugt i64 %i, %space
+  %weight_bytes = load i64, ptr @graphc_weight_bytes
+  %result = select i1 %is_weights, i64 %weight_bytes, i64 %bytes
+  ret i64 %result
+}
+
 ; One run, with the network's mutex held
-define internal i32 @graphc_run_locked(ptr %net, ptr %f, ptr %sizes, ptr %given, i64 %given_bytes) {
+define internal i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %given, i64 %given_bytes) {
   %level = call ptr @graphc_level()                                          ; as when the network was created
   %table = getelementptr %graphc.net, ptr %net, i32 1
   %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
   %table_words = load i64, ptr %table_words_at
   %last = getelementptr i64, ptr %table, i64 %table_words
   %symbols = load i64, ptr @graphc_symbols
+  %f = getelementptr i64, ptr %last, i64 %symbols
+  %input_count = load i64, ptr @graphc_inputs
+  %output_count = load i64, ptr @graphc_outputs
+  %f_inputs = getelementptr ptr, ptr %f, i64 4
+  %in_ok = call i1 @graphc_copy_addresses(ptr %f_inputs, ptr %inputs, ptr @graphc_alignments, i64 %input_count)
+  %f_outputs = getelementptr ptr, ptr %f_inputs, i64 %input_count
+  %out_masks = getelementptr i64, ptr @graphc_alignments, i64 %input_count
+  %out_ok = call i1 @graphc_copy_addresses(ptr %f_outputs, ptr %outputs, ptr %out_masks, i64 %output_count)
+  %both = and i1 %in_ok, %out_ok
+  br i1 %both, label %look_sizes, label %bad_argument
+bad_argument:
+  ret i32 1
+look_sizes:
   %size_bytes = mul i64 %symbols, 8
   %first_word = load i64, ptr %table                                         ; 0 in a fresh table, then at least 64
   %fresh = icmp eq i64 %first_word, 0
@@ -476,6 +570,11 @@ run:
   %own_block = load ptr, ptr %p6
   %f3 = getelementptr ptr, ptr %f, i64 3
   store ptr %own_block, ptr %f3
+  %overlap = call i1 @graphc_overlaps(ptr %f, ptr %table)
+  br i1 %overlap, label %bad_overlap, label %forward
+bad_overlap:
+  ret i32 11
+forward:
   %pool = load ptr, ptr %net
   %forward_at = getelementptr %graphc.level, ptr %level, i32 0, i32 2
   %forward_code = load ptr, ptr %forward_at

@@ -2,15 +2,16 @@
 
     python tests/fuzz.py MINUTES [SEED]
 
-Of two seeds, one draws a network and compares every executor, and random passes in random order, with float64. The
-other changes a valid model file, knowing its structure, and reads, compiles and runs it: that must end in an error of
-graphc's or a result, whatever the file says. Each seed runs in a process of its own with limits.
+Of some seeds, one draws a network and compares every executor, and random passes in random order, with float64. The
+others change a valid model file, knowing its structure, and read, compile and run it: that must end in an error of
+graphc's or a result, whatever the file says. Seeds run in processes with limits; which of them
+kills its process is then found.
 """
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -18,17 +19,21 @@ import numpy as np
 from forking import Outcome, fork, limit
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto
+from onnx_models import run_onnxruntime
 from random_graphs import draw_graph
+from test_executors import LEVELS
 from test_random_graphs import check, run, takes
 from test_random_graphs import test_executors_agree as compare_executors
 
 import graphc
-from graphc.errors import GraphcError
+from graphc.errors import GraphcError, InputError
 from graphc.ir import DType, Graph
 from graphc.onnx import from_model, to_model
 from graphc.passes import PIPELINE, eliminate_dead_code, optimize
 from graphc.reference import random_inputs, run_reference
+from graphc.text import parse
 
+BATCH = 20  # seeds that share a process; 2000 is a multiple of two batches
 NUMBERS = (0, 1, -1, 2, 3, 7, 64, 255, 2**16, 2**31 - 1, 2**31, -(2**31), 2**32, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-30, 1e30, float("inf"), -float("inf"), float("nan"))
 TEXTS = ("", "x", "y", "\0", "\n", '"', "\\", "../x", "Conv", "Relu", "Loop", "SAME_UPPER", "ai.onnx", "a" * 300)
@@ -38,19 +43,53 @@ TEXTS = ("", "x", "y", "\0", "\n", '"', "\\", "../x", "Conv", "Relu", "Loop", "S
 
 
 def try_network(seed: int) -> Outcome:
-    """Every executor, and the code after some of the passes in another order, against float64."""
-    compare_executors(seed)
-    try_passes(seed)
+    """A small network through every executor against float64; the compiled code is that of one of its forms.
+
+    Compiling takes most of the time, so each network is compiled once: as it stands, optimised, as it comes back from
+    ONNX, or after some of the passes in another order. One in 200 is large, and compiled in all ways.
+    """
+    if seed % 200 == 0:
+        compare_executors(seed)
+        try_passes(seed)
+        return {"done": "agrees in all ways"}
+    rng = np.random.default_rng([seed, 2])
+    graph = eliminate_dead_code(draw_graph(seed, steps=int(rng.integers(1, 5))))
+    assert str(parse(str(graph), {name: p.array for name, p in graph.params.items()})) == str(graph)
+    model = to_model(graph)
+    again = from_model(model)
+    rewritten, names = rewrite(graph, rng)
+    form, optimized = [(graph, True), (graph, False), (again, True), (rewritten, False)][int(rng.integers(4))]
+    cpu, threads = str(rng.choice(LEVELS)), int(rng.choice([1, 1, 2, 3]))
+    network = graphc.compile(form, threads=threads, cpu=cpu, optimized=optimized)
+    for side in (3, 9, 17, 33):
+        sizes = {s: int(rng.integers(1, 4 if s == "N" else side + 1)) for s in graph.symbols}
+        inputs = random_inputs(graph, sizes, seed)
+        if not takes(graph, inputs):
+            with suppress(InputError):
+                network(*inputs)
+                raise AssertionError(f"the code takes {sizes}\n{graph}")
+            continue
+        expected, where = run_reference(graph, inputs, DType.F64), f"at {sizes}\n{graph}"
+        check(
+            run(network, inputs), expected, f"{cpu} code for {threads} threads, optimized={optimized}, {where}\n{form}"
+        )
+        check(run_reference(rewritten, inputs), expected, f"reference after {names} {where}")
+        check(run_reference(again, inputs), expected, f"ONNX and back {where}")
+        given = dict(zip([i.name for i in model.graph.input], inputs, strict=True))
+        check(run_onnxruntime(model, given), expected, f"ONNX Runtime {where}")
     return {"done": "agrees"}
 
 
-def try_passes(seed: int) -> None:
-    """Passes may be left out, run twice and change places: each gives a graph that means the same."""
-    rng = np.random.default_rng([seed, 2])
-    graph = eliminate_dead_code(draw_graph(seed))
+def rewrite(graph: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
+    """The graph after passes that may be left out, run twice and change places, and their names."""
     chosen = [PIPELINE[i] for i in rng.integers(len(PIPELINE), size=int(rng.integers(1, 2 * len(PIPELINE))))]
-    names = ", ".join(p.__name__ for p in chosen)
-    found = optimize(graph, chosen)
+    return optimize(graph, chosen), ", ".join(p.__name__ for p in chosen)
+
+
+def try_passes(seed: int) -> None:
+    """What passes in any order give means the same, and so does its code."""
+    graph = eliminate_dead_code(draw_graph(seed))
+    found, names = rewrite(graph, np.random.default_rng([seed, 2]))
     network = graphc.compile(found, threads=1, optimized=False)
     for side in (5, 16):
         inputs = random_inputs(graph, {s: side if s != "N" else 2 for s in graph.symbols}, seed)
@@ -66,7 +105,7 @@ def try_passes(seed: int) -> None:
 def try_file(seed: int) -> Outcome:
     """A model file with one to five changes: an error of graphc's, or a result."""
     rng = np.random.default_rng([seed, 3])
-    model = to_model(eliminate_dead_code(draw_graph(seed, steps=6)))
+    model = to_model(eliminate_dead_code(draw_graph(seed, steps=int(rng.integers(1, 5)))))
     for _ in range(int(rng.integers(1, 6))):
         with suppress(ValueError):  # a number that the field cannot hold
             mutate(model, rng)
@@ -165,30 +204,50 @@ def messages_of(message: Message) -> list[Message]:
 # ---- both -----------------------------------------------------------------------------------------------------------
 
 
-def limited(action: Callable[[int], Outcome], seed: int) -> Outcome:
-    """The outcome, or the failure as text, within the limits of hostile files."""
+def limited(action: Callable[[int], Outcome], seeds: Sequence[int]) -> Outcome:
+    """The outcomes, or failures as text, within the limits of hostile files."""
     limit()
+    return {"all": [attempt(action, seed) for seed in seeds]}
+
+
+def attempt(action: Callable[[int], Outcome], seed: int) -> Outcome:
     try:
         return action(seed)
     except BaseException as error:  # whatever it is, it is a finding
         return {"failure": f"{type(error).__name__}: {str(error)[:2000]}"}
 
 
+def run_all(action: Callable[[int], Outcome], seeds: Sequence[int]) -> list[Outcome]:
+    """The outcome of each, from one process; if that dies, from one process each."""
+    outcome = fork(partial(limited, action, seeds))
+    if isinstance(found := outcome.get("all"), list):
+        return found
+    return [outcome] if len(seeds) == 1 else [run_all(action, [seed])[0] for seed in seeds]
+
+
 def main(minutes: float, seed: int) -> int:
     """Run until the time is over; the exit status is 1 if there was a finding."""
     print(f"seed {seed}, {minutes:g} minutes", flush=True)
-    counts, findings, end = Counter[str](), 0, time.monotonic() + 60 * minutes
+    counts, findings, begin, first = Counter[str](), 0, time.monotonic(), seed
     use(to_model(draw_graph(0)))  # imports, once for all
-    while time.monotonic() < end:
-        for action in (try_network, *[try_file] * 8):  # a file takes an eighth of the time
-            outcome = fork(partial(limited, action, seed))
-            counts[f"{action.__name__[4:]}: {outcome.get('done', 'FAILED')}"] += 1
-            if "done" not in outcome:
-                findings += 1
-                print(f"{action.__name__}({seed}): {outcome.get('killed')} {outcome.get('failure')}", flush=True)
-            seed += 1
-    print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())), f"in all {sum(counts.values())}")
+    while time.monotonic() < begin + 60 * minutes:
+        for action in (try_network, try_file):
+            seeds = range(seed, seed + BATCH)
+            for number, outcome in zip(seeds, run_all(action, seeds), strict=True):
+                counts[f"{action.__name__[4:]}: {outcome.get('done', 'FAILED')}"] += 1
+                if "done" not in outcome:
+                    findings += 1
+                    print(f"{action.__name__}({number}): {outcome.get('killed')} {outcome.get('failure')}", flush=True)
+            seed += BATCH
+        if (seed - first) % 2000 == 0:
+            summarise(counts, begin)
+    summarise(counts, begin)
     return int(findings > 0)
+
+
+def summarise(counts: Counter[str], begin: float) -> None:
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    print(f"{time.monotonic() - begin:.0f} s: {listed}; in all {sum(counts.values())}", flush=True)
 
 
 if __name__ == "__main__":

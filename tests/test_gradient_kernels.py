@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from guarded_network import run_guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problem import SUMS, H, Input, N, Problem, W, image, normal, weight
 from problems import with_epilogue
 from test_executors import LEVELS, takes
-from test_guard_pages import run_guarded
 
 from graphc import ops
 from graphc.codegen.kernels.transpose import transpose
@@ -171,6 +171,17 @@ def test_weight_gradients_are_the_same_bits_on_any_number_of_threads(c: int, k: 
     inputs = [normal(rng, (3, channels, 37, 50)) for channels in (c, k)]
     results = [compile(graph, threads=threads)(*inputs) for threads in (1, 2, 3)]
     assert all(r.tobytes() == results[0].tobytes() for r in results)
+
+
+@pytest.mark.parametrize("k", [12, 64])
+def test_a_first_layer_of_one_channel_trains_on_every_level(k: int) -> None:
+    """Without fused multiply-adds a tile has up to 4 vectors, also with 16 registers."""
+    net = Builder("net")
+    x, g = net.input("x", f32("N", 1, "H", "W")), net.input("g", f32("N", k, "H", "W"))
+    graph = net.build(net.apply(ops.Conv2dWeightGradient((1, 1), (1, 1, 1, 1), kernel=(3, 3)), x, g))
+    inputs = [normal(np.random.default_rng(0), (2, channels, 9, 12)) for channels in (1, k)]
+    for found in (compile(graph, threads=1, cpu=cpu)(*inputs) for cpu in LEVELS):
+        assert relative_difference(found, run_reference(graph, inputs, DType.F64)[0]) < SUMS
 
 
 def test_weight_gradients_of_other_taps_are_other_code() -> None:

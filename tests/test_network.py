@@ -267,3 +267,19 @@ def test_constants_that_are_no_numbers(optimized: bool) -> None:
     image = np.array([-1.5, 0.0, 2.0, np.inf, np.nan], np.float32)
     for a, b in zip(compile(graph, optimized=optimized)(image), run_reference(graph, [image]), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_arrays_that_overlap_are_refused() -> None:
+    """Code that keeps an operand in registers would read what it has just written."""
+    net = Builder("net")
+    x, z = net.input("x", f32("N", 8)), net.input("z", f32("N", 8))
+    run = compile(net.build(y=nn.add(x, z), **{"x.next": nn.mul(x, z)}), threads=1)
+    room = np.ones(64, np.float32)
+    of = {"x": room[:16].reshape(2, 8), "z": room[16:32].reshape(2, 8), "y": room[32:48].reshape(2, 8)}
+    step, results = run.bind(of)  # x.next lies in x
+    step()
+    assert results["x.next"] is of["x"] and (of["y"] == 2).all()
+    for name, start in (("y", 1), ("y", 31), ("x.next", 1), ("x.next", 33)):
+        step, _ = run.bind({**of, name: room[start : start + 16].reshape(2, 8)})
+        with pytest.raises(InputError, match="overlaps"):
+            step()

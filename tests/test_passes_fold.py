@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from rewriting import check_rewrite, read, show
 
+from graphc import nn
 from graphc.ir import Builder, Graph, f32
-from graphc.ops import Add
+from graphc.ops import Add, BatchNorm
 from graphc.passes import fold_batch_norm, fold_constants
 from graphc.passes.fold_constants import FOLDED_BYTES
+from graphc.reference import run_reference
 
 
 def test_constants_are_folded_under_their_names() -> None:
@@ -233,3 +235,16 @@ def test_statistics_that_are_computed_stay() -> None:
           return %y
         }""")
     assert show(fold_batch_norm(graph)) == show(graph)
+
+
+@pytest.mark.parametrize("value", [3e38, np.inf, np.nan, -1.0])
+@pytest.mark.parametrize("alone", [True, False])
+def test_statistics_that_overflow_are_folded_without_warnings(value: float, alone: bool) -> None:
+    net = Builder("net")
+    x = net.input("x", f32("N", 4, "H", "W"))
+    y = x if alone else nn.conv2d(x, 4, 1, name="conv")
+    statistics = [net.param(f"p{i}", np.full(4, value, np.float32)) for i in range(4)]
+    graph = net.build(net.apply(BatchNorm(), y, *statistics))
+    folded = fold_batch_norm(graph)
+    image = [np.ones((1, 4, 2, 2), np.float32)]
+    np.testing.assert_array_equal(run_reference(folded, image)[0], run_reference(graph, image)[0])

@@ -1,6 +1,7 @@
 """The shape of the repository: which folder may import which, and that the links make one package of them."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -181,3 +182,9 @@ def test_file_lengths_names_the_long_and_the_excused(monkeypatch: pytest.MonkeyP
         "a.py: 501 lines, at most 500 wanted",
         "c.py: excused in file_lengths.py, but not over 500 lines",
     ]
+
+
+def test_no_stack_frame_grows_with_the_network() -> None:
+    """A service's threads may have little stack."""
+    for text in sorted((ROOT / "runtime").glob("*.ll")):
+        assert not [line for line in text.read_text().splitlines() if re.search(r"= alloca \w+, i\d+ %", line)], text

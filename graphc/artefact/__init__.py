@@ -8,7 +8,6 @@ program.py  what the program (runtime/main.c) is told about the network
 """
 
 import os
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,7 @@ from graphc.codegen.target import check_runs_here
 from graphc.driver import lower
 from graphc.emission import Lowered
 from graphc.errors import FileError, InputError
+from graphc.files import temporary_folder
 from graphc.ir import Graph
 
 __all__ = ["KINDS", "build"]
@@ -71,10 +71,10 @@ def build(
         for target in targets.values():
             if target.is_dir():
                 raise FileError(f"{target}: expected a file or nothing, got a directory")
-        with tempfile.TemporaryDirectory(prefix=f".{symbol}.", dir=directory) as temporary:
-            _write(graph, lowered, Path(temporary), targets)
+        with temporary_folder(directory, symbol) as temporary:
+            _write(graph, lowered, temporary, targets)
             for target in targets.values():
-                os.replace(Path(temporary) / target.name, target)
+                os.replace(temporary / target.name, target)
     except FileError:
         raise
     except OSError as error:

@@ -31,6 +31,7 @@ ERRORS = (
     ("ERROR_WEIGHTS", "the weights are missing or not those of this network"),
     ("ERROR_FIXED_SIZE", "the batch, height or width differs from the one the network is fixed to"),
     ("ERROR_CPU", ERROR_CPU),
+    ("ERROR_OVERLAP", "an output or the workspace overlaps an input, the weights or another one of these"),
 )
 # What prototypes and the example call things, so that no tensor may be called so
 _LOCALS = ("net", "n", "h", "w", "workspace", "workspace_bytes", "code", "inputs", "outputs", "sizes")
@@ -43,7 +44,7 @@ _GENERAL = """\
  *
  * @symbols@
  * Tensors are dense arrays in C order, the last dim varying fastest; their addresses are multiples of the element's
- * size, and outputs overlap neither each other nor inputs@but@. Images are N C H W: batch, channels, height, width.
+ * size, and outputs overlap nothing else@but@. Images are N C H W: batch, channels, height, width.
 @updates@ *
  * Link with NAME.so, or with NAME.o -lm -lpthread. @weights@
  *

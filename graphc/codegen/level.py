@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import I8, I32, I64, PTR, VOID, address, i64, intrinsic
+from graphc.codegen.blocks import I1, I8, I32, I64, PTR, VOID, address, i64, intrinsic
 from graphc.codegen.constants import string
 from graphc.codegen.cpuid import WORDS, needed_words
 from graphc.codegen.kernels.base import Kernel
@@ -26,6 +26,7 @@ LARGEST_TENSOR = 2**62  # bytes of a workspace; beyond it, sums of slots could o
 SERIAL_WORK = 20_000  # scalar operations: below about 2 us of work, waking threads costs more than it saves
 # the words of the frame that a run passes on
 FRAME_TABLE, FRAME_WEIGHTS, FRAME_WORKSPACE, FRAME_OWN, FRAME_INPUTS = 0, 1, 2, 3, 4
+SIZES_AT_ONCE = 64  # table entries without a branch: for long blocks LLVM takes quadratic time (2,000 entries: 7 s)
 CLOCK_MONOTONIC = 1  # of Linux's clock_gettime, which takes 20 ns
 
 
@@ -39,7 +40,10 @@ class LevelCode:
         self, module: ir.Module, plan: Plan, target: Target, number: int, suffix: str, stamps: str | None
     ) -> None:
         self.module, self.plan, self._group, self._suffix = module, plan, f"#{number}", suffix
+        self._tensors = [Buffer(v.name, v.type) for v in (*plan.graph.inputs, *plan.graph.outputs)]
+        # runtime/api.ll reads these first words: the bytes of the workspace, of each input and of each output
         self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
+        self._table |= {("tensor", i): 1 + i for i in range(len(self._tensors))}
         self._kernels: dict[tuple[str | int, ...], ir.Function] = {}
         self._updated = find_updated(plan.graph)
         self.nests: set[str] = set()  # the functions of a run that loop nests became
@@ -188,11 +192,14 @@ class LevelCode:
         for i, r in enumerate(requirements(self.plan.graph)):
             a, bound = code.emit(r.a), code.emit(1 if r.b is None else r.b)
             refuse_if(b.icmp_signed("<" if r.b is None else "!=", a, bound), FIRST_REQUIREMENT + i)
-        for buffer in (Buffer(v.name, v.type) for v in (*self.plan.graph.inputs, *self.plan.graph.outputs)):
-            code.emit(buffer_bytes(buffer))  # for its overflow check
+        for i, tensor in enumerate(self._tensors):
+            b.store(code.emit(buffer_bytes(tensor)), address(b, table, i64(self._entry(("tensor", i))), I64))
         for key, index in self._table.items():
             if isinstance(key, Dim):
                 b.store(code.emit(key), address(b, table, i64(index), I64))
+            if index % SIZES_AT_ONCE == 0:
+                refuse_if(code.overflow, ERROR_TOO_LARGE)
+                code.overflow = ir.Constant(I1, 0)
         total: ir.Value = i64(ALIGNMENT)  # never 0: the interface takes 0 for "not prepared"
         for slot, members in enumerate(self.plan.slots):
             start, size = total, i64(0)

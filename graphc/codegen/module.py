@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from graphc.codegen.blocks import I8, I32, I64, PTR, address, i64
 from graphc.codegen.constants import constant, string
-from graphc.codegen.level import FRAME_INPUTS, LevelCode
+from graphc.codegen.level import FRAME_INPUTS, LevelCode, find_updated
 from graphc.codegen.plan import Plan
 from graphc.codegen.shapes import ShapeCode
 from graphc.codegen.target import Target
@@ -90,6 +90,9 @@ class NetworkModule:
         constant(self.module, "graphc_message_count", ir.Constant(I32, len(messages)))
         masks = [ir.Constant(I64, v.type.dtype.size - 1) for v in (*graph.inputs, *graph.outputs)]
         constant(self.module, "graphc_alignments", ir.Constant(ir.ArrayType(I64, len(masks)), masks))
+        updated = {o.index: i.index for o, i in find_updated(graph).items()}
+        updates = [i64(updated.get(i, -1)) for i in range(outputs + 1)]  # the last one is the workspace
+        constant(self.module, "graphc_updates", ir.Constant(ir.ArrayType(I64, len(updates)), updates))
         weights: ir.Value = ir.Constant(PTR, None)
         if embed and self._weight_bytes:
             weights = ir.GlobalVariable(self.module, I8, WEIGHTS_LABEL)

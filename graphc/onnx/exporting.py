@@ -1,7 +1,6 @@
 """From a Graph to an ONNX model: every value, parameter and node under its own name, H and W as dim_params."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from onnx import ModelProto, ValueInfoProto, checker, defs, helper, shape_inference
 
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError
+from graphc.files import temporary_folder
 from graphc.geometry import describe_geometry
 from graphc.ir import Array, Graph, Value
 from graphc.onnx.export_ops import EXPORTERS
@@ -56,8 +56,7 @@ def export_onnx(
     external = bool(arrays) and (external_data or _count_bytes(arrays) > MESSAGE_BYTES)
     files = (file, data) if external else (file,)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-            written = Path(folder)
+        with temporary_folder(file.parent, file.name) as written:
             if external:
                 with (written / data.name).open("wb") as stream:
                     store_outside(model.graph.initializer, arrays, stream, data.name)

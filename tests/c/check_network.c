@@ -18,7 +18,7 @@
 #define F(function) JOIN_VALUES(NET, function)
 #define CHECK(condition) ((condition) ? (void)0 : report(__LINE__, #condition))
 
-enum { ERROR_ARGUMENT = 1, ERROR_SIZE = 2, ERROR_TOO_LARGE = 3, ERROR_WORKSPACE = 5, ERROR_FILE = 7, ERROR_WEIGHTS = 8 };
+enum { ERROR_ARGUMENT = 1, ERROR_SIZE = 2, ERROR_TOO_LARGE = 3, ERROR_WORKSPACE = 5, ERROR_FILE = 7, ERROR_WEIGHTS = 8, ERROR_OVERLAP = 11 };
 
 static int faults;
 
@@ -85,6 +85,32 @@ static void check_run(NET *net, char **arguments)
     CHECK(F(call)(net, inputs, sizes, outputs, workspace, need) == 0);
     CHECK(!memcmp(scores, expected, count * sizeof *scores));
     free(image), free(expected), free(scores), free(workspace);
+}
+
+/* Buffers that share bytes are refused, and those side by side are not. */
+static void check_overlaps(NET *net)
+{
+    int64_t shape[4], need = F(workspace_bytes)(1, 16, 16, 2), inside = 3 * 16 * 16, out;
+    float *room, *image, *scores;
+    char *workspace = aligned((size_t)need);
+
+    CHECK(F(output_shape)(1, 16, 16, shape) == 0);
+    out = shape[1] * shape[2] * shape[3];
+    room = aligned((size_t)(out + inside + out) * sizeof *room);
+    memset(room, 0, (size_t)(out + inside + out) * sizeof *room);
+    image = room + out;
+
+    CHECK(F(run)(net, image, 1, 16, 16, image) == ERROR_OVERLAP);
+    CHECK(F(run)(net, image, 1, 16, 16, room + 1) == ERROR_OVERLAP);
+    CHECK(F(run)(net, image, 1, 16, 16, image + inside - 1) == ERROR_OVERLAP);
+    CHECK(F(run)(net, image, 1, 16, 16, room) == 0);
+    CHECK(F(run)(net, image, 1, 16, 16, image + inside) == 0);
+    scores = (float *)(workspace + need) - 1;
+    CHECK(F(run_in)(net, image, 1, 16, 16, scores, workspace, need) == ERROR_OVERLAP);
+    CHECK(F(run_in)(net, (float *)workspace, 1, 16, 16, room, workspace, need) == ERROR_OVERLAP);
+    CHECK(F(run_in)(net, image, 1, 16, 16, room, workspace, need) == 0);
+    CHECK(strstr(F(strerror)(ERROR_OVERLAP), "overlaps"));
+    free(room), free(workspace);
 }
 
 static void check_errors(NET *net)
@@ -163,6 +189,7 @@ int main(int argc, char **argv)
         return 2;
     for (i = 2; i + 4 < argc; i += 5)
         check_run(net, argv + i);
+    check_overlaps(net);
     check_errors(net);
     F(destroy)(net);
     return faults != 0;

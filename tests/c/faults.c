@@ -100,6 +100,17 @@ static void fail_run(void)
     tell("run", tried, survived);
 }
 
+static void fail_queries(void)
+{
+    int64_t shape[4];
+    left = 0;
+    int survived = F(workspace_bytes)(1, SIDE, SIDE, 1) == -4;
+    left = 0;
+    survived += F(output_shape)(1, SIDE, SIDE, shape) == 4;
+    left = -1;
+    tell("query", 2, survived);
+}
+
 static long resident(void)
 {
     long size, pages = 0;
@@ -154,6 +165,30 @@ static void run_together(void)
     tell("run_together", RUNNERS * 200, survived);
 }
 
+static void *use_little_stack(void *good)
+{
+    float scores[OUT];
+    int64_t shape[4];
+    *(int *)good = F(workspace_bytes)(1, SIDE, SIDE, 1) > 0 && F(output_shape)(1, SIDE, SIDE, shape) == 0
+        && F(run)(shared, image, 1, SIDE, SIDE, scores) == 0 && !memcmp(scores, expected, sizeof scores);
+    return NULL;
+}
+
+/* Everything but creating, in threads of this stack. */
+static void run_on_a_small_stack(size_t bytes)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int good = 0;
+    if (F(create)(&shared, 1, NULL) || pthread_attr_init(&attributes)) exit(1);
+    if (pthread_attr_setstacksize(&attributes, bytes)) exit(1);
+    if (pthread_create(&thread, &attributes, use_little_stack, &good)) exit(1);
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attributes);
+    F(destroy)(shared);
+    tell("small_stack", 1, good);
+}
+
 int main(int argc, char **argv)
 {
     NET *net;
@@ -163,7 +198,9 @@ int main(int argc, char **argv)
     fail_create(1);
     fail_create(4);
     fail_run();
+    fail_queries();
     come_and_go(argc > 1 ? atoi(argv[1]) : 1000);
     run_together();
+    run_on_a_small_stack(64 << 10);
     return 0;
 }

@@ -38,9 +38,9 @@ CHUNK = 96  # pixels: 24 KiB of g beside 6 KiB of x on AVX-512, in a first-level
 LEAST_TASKS = 16  # fewer are shared out further: threads end together, and there may be many
 FEW_TAPS = 4  # up to which a task takes as many blocks of c as keep this many sums for each c
 # registers -> {vectors: channels in a run} and the same for taps of a dense x: vectors * run sums, the vectors and a
-# spread element fit the registers. Channels divide a block.
+# spread element fit the registers. Channels divide a block. Tiles of 3 and 4 vectors with 16 registers are SSE's.
 RUNS = {32: {3: 8, 2: 8, 1: 8}, 16: {2: 4, 1: 8}}
-TAPS = {32: {4: 6, 3: 8, 2: 10, 1: 14}, 16: {2: 6, 1: 10}}
+TAPS = {32: {4: 6, 3: 8, 2: 10, 1: 14}, 16: {4: 2, 3: 3, 2: 6, 1: 10}}
 Row = Callable[[ir.Value, ir.Value, ir.Value, list[ir.Value]], list[ir.Value]]
 CHAINS = 8  # of a depthwise convolution: two FMAs start in a cycle and take four
 

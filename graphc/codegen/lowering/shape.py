@@ -41,7 +41,11 @@ def lower_concat(op: Concat, *buffers: Buffer) -> Iterator[Nest]:
     start: DimLike = 0
     for x in xs:
         loops = loop_vars(NAMES[: y.type.rank], x.shape)
-        yield Nest(y, loops, (*loops[:axis], loops[axis] + size(start), *loops[axis + 1 :]), x[loops])
+        if y.layout == DENSE and y.whole is None:  # operands of one shape share code: it gets another address for each
+            first = start * dims.product(y.shape[axis + 1 :])
+            yield Nest(Buffer(f"{y.name}\\{start}", x.type, DENSE, y.name, first, y.image), loops, loops, x[loops])
+        else:
+            yield Nest(y, loops, (*loops[:axis], loops[axis] + size(start), *loops[axis + 1 :]), x[loops])
         start = start + x.shape[axis]
 
 
