@@ -23,6 +23,28 @@ def test_run_by_tiles(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "z.npy"), whole)
 
 
+def test_several_outputs(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(
+        "from graphc import f32, nn\nfrom graphc.ir import Builder\n\n\ndef two(seed=0):\n    net = Builder('two')\n"
+        "    x = net.input('image', f32('N', 1, 'H', 'W'))\n"
+        "    return net.build(large=nn.upsample_nearest(x, 2), small=nn.max_pool(x, 3))\n"
+    )
+    image = np.random.default_rng(0).random((1, 1, 60, 90), np.float32)
+    np.save(tmp_path / "x.npy", image)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        lines = succeed("run", "two:two", "x.npy", "-o", "y.npy", "--tile", "30x30")
+        assert lines == [
+            "x.npy",
+            "  large f32[1,1,120,180]",
+            "  y.large.npy",
+            "  small f32[1,1,20,30]",
+            "  y.small.npy",
+        ]
+    assert np.array_equal(np.load(tmp_path / "y.large.npy"), image.repeat(2, 2).repeat(2, 3))
+    assert np.load(tmp_path / "y.small.npy").shape == (1, 1, 20, 30)
+
+
 def test_run_a_tiff(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile", reason="tifffile is an extra")
     pytest.importorskip("zarr", reason="zarr is an extra")

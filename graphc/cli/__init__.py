@@ -201,7 +201,7 @@ def run(
     MODEL may also be a library that `graphc compile` has written.
 
     With --tile, .npy, .zarr and .tif files are read and written by windows, so that images may be larger than memory. A
-    run that was interrupted goes on where it stopped.
+    run that was interrupted goes on where it stopped. Several outputs are written as FILE.NAME.npy each.
     """
     from graphc.cli.running import load_network, make_reader, run_network
 
