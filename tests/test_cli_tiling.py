@@ -21,6 +21,10 @@ def test_run_by_tiles(tmp_path: Path) -> None:
         "run", "digit_masks", tmp_path / "x.npy", "-o", tmp_path / "z.npy", "--tile", "auto", "--max-memory", "9GiB"
     )
     assert np.array_equal(np.load(tmp_path / "z.npy"), whole)
+    succeed("run", "digit_masks", tmp_path / "x.npy", "-o", tmp_path / "p.npy", "--tile", "32x64", "--precise")
+    precise = graphc.compile(digit_masks(), precise=True)(image)
+    assert np.array_equal(np.load(tmp_path / "p.npy"), precise)
+    assert not np.array_equal(precise, whole)
 
 
 def test_several_outputs(tmp_path: Path) -> None:
@@ -64,6 +68,8 @@ def test_plan() -> None:
     assert lines[1] == "tiles   200: 20x10 of 1024x2016 pixels, which read 1344x2336"
     assert lines[2] == "rule    multiples of 32x32; 142x142 before and 142x142 behind"
     assert lines[4] == "work    1.49 times the image's pixels; 27.93 billion multiply-adds a tile"
+    lines = succeed("plan", "digit_masks", "--shape", "1x1x20000x20000", "--tile", "1000x2000", "--precise")
+    assert lines[2] == "rule    multiples of 8x8; 46x46 before and 46x46 behind"
 
 
 def test_errors() -> None:

@@ -74,25 +74,26 @@ def show_plan(
     memory: str,
     threads: int | None,
     cpu: str,
+    precise: bool,
     **options: Any,
 ) -> None:
     """Say how images of a shape are cut, the memory that this takes, and the work of a tile."""
     if len(shapes) != 1:
         raise InputError("--shape: expected the shape of the images, such as 1x3x20000x20000")
     if model.endswith(LIBRARY):
-        network, count = load_network(model, threads, cpu, **options), None
+        network, count = load_network(model, threads, cpu, precise=precise, **options), None
     else:
         from graphc.cli.loading import load_model
         from graphc.summary import count_multiply_adds
 
         graph = load_model(model, **options)
-        network = compile_graph(graph, threads, cpu)
+        network = compile_graph(graph, threads, cpu, precise)
 
         def count(sizes: dict[str, int]) -> int:
             return sum(count_multiply_adds(node, sizes) for node in graph.nodes)
 
     assert isinstance(network, Network)
-    plan = make_tile_plan(network, shapes[0], memory, tile)
+    plan = make_tile_plan(network, shapes[0], memory, tile, staging=1)  # as a run from a file to a file
     for line in _describe(network, plan, count):
         make_console().print(line, soft_wrap=True)
 
