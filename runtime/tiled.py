@@ -1,16 +1,7 @@
-"""Running images larger than memory: tile by tile from a source into targets, to be taken up again where it stopped.
+"""Running images larger than memory: tile by tile from a source, into arrays or files."""
 
-A file is written beside its place, as .NAME.part, and moved there once it is whole. .NAME.tiles lists the tiles whose
-results lie on the disk: a run that was killed goes on behind them, if network, source and tiles are the same, and if
-the last one of them, computed again, gives the bits that stand there.
-"""
-
-import fcntl
-import hashlib
 import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from math import prod
@@ -19,29 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import FileError, InputError
-from graphc.ir import Array
+from graphc.errors import InputError
+from graphc.ir import Array, TensorType
 from graphc.ir.sizes import bind_sizes
+from graphc.runtime.tiled_files import journal_path, read_tile, run_to_files
 from graphc.runtime.tiling import Place, Tile, TilePlan, make_tile_plan
-from graphc.runtime.windows import (
-    ArrayTarget,
-    Source,
-    Target,
-    check_kind,
-    create_file,
-    open_result,
-    open_source,
-    open_target,
-)
+from graphc.runtime.windows import ArrayTarget, Source, open_result, open_source
 
 if TYPE_CHECKING:
     from graphc.runtime.network import Network
 
-SYNC_SECONDS = (
-    5  # of work that a crash may cost; waiting for the disk after each tile would cost as much as small tiles
-)
 PREPARED = 3  # arrays of a window's size that `prepare` may hold: what it takes, a step between, what it returns
 Prepare = Callable[[Array], Array]
+Found = list[tuple[int, Place, Array]]  # a tile's results: the output's number, where, and the values
 Progress = Callable[[int, int], None]  # tiles that are done, and how many there are
 
 
@@ -67,204 +48,112 @@ def run_tiled(
         wanted = _list_outs(network, out)
         memory = [o is None or isinstance(o, np.ndarray) for o in wanted]
         kept = sum(prod(s) * d.itemsize for s, d, here in zip(shapes, dtypes, memory, strict=True) if here)
-        staging = images.staging + (PREPARED if prepare else 0)
+        staging = 1 + images.staging + (PREPARED if prepare else 0)  # the next tile is read while one is run
         # results of a tile are written to a file while the next one is run
         slots = 2 if any(isinstance(o, Path) for o in wanted) else 1
-        plan = make_tile_plan(network, images.shape, max_memory, tile, staging, kept, slots)
-        job = _Job(network, plan, images, shapes, prepare)
+        files = [o for o in wanted if isinstance(o, Path)]
+        begun = read_tile(journal_path(files)) if files and tile is None else None
+        plan = make_tile_plan(network, images.shape, max_memory, tile, staging, kept, slots, begun)
+        job = TileJob(network, plan, images, shapes, prepare, slots)
         report = opened.enter_context(_show_bar(network.name)) if progress is True else progress or None
-        if files := [o for o in wanted if isinstance(o, Path)]:
-            _run_to_files(job, wanted, files, dtypes, report)
+        if files:
+            run_to_files(job, wanted, files, dtypes, report)
             results = [open_result(o) if isinstance(o, Path) else o for o in wanted]
         else:
             results = [_check_array(o, s, d) for o, s, d in zip(wanted, shapes, dtypes, strict=True)]
             targets = [ArrayTarget(a) for a in results]
-            for i, one in enumerate(plan, 1):
-                _write(targets, job.results(one))
+            for i, found in enumerate(job.results(plan), 1):
+                for k, place, values in found:
+                    targets[k].write(place.images, *place.target, values)
                 if report:
                     report(i, plan.count)
         return results[0] if len(results) == 1 else tuple(results)
 
 
-class _Job:
+class TileJob:
     """The tiles of one plan, with the memory in which they are run."""
 
     def __init__(
-        self, network: "Network", plan: TilePlan, source: Source, shapes: list[tuple[int, ...]], prepare: Prepare | None
+        self,
+        network: "Network",
+        plan: TilePlan,
+        source: Source,
+        shapes: list[tuple[int, ...]],
+        prepare: Prepare | None,
+        slots: int,
     ) -> None:
+        """`slots` is the number of tiles whose results stand at the same time."""
         self.network, self.plan, self.source, self.shapes, self._prepare = network, plan, source, shapes, prepare
-        self._buffers: dict[str, Array] = {}
+        self._inputs = [self._allocate([network.inputs[0]], [self._shape(plan.largest)]) for _ in range(2)]
+        largest = network.output_shapes(**bind_sizes(network.inputs, [self._shape(plan.largest)]))
+        # the same memory for all tiles: new pages would be cleared for each
+        self._outputs = [self._allocate(network.outputs, largest) for _ in range(slots)]
         self._strides = [plan.rule.strides[name] for name, _ in network.outputs]
 
-    def results(self, tile: Tile, slot: int = 0) -> list[tuple[int, Place, Array]]:
-        """A tile's part of each output that it has a part of: the output's number, where, and the values.
-
-        They stand there until the next tile is run with the same `slot`.
-        """
+    def places(self, tile: Tile) -> list[Place]:
+        """Where a tile's part of each output lies."""
         size = self.plan.shape[2], self.plan.shape[3]
-        places = [tile.results(s, shape, size) for s, shape in zip(self._strides, self.shapes, strict=True)]
-        if all(place.empty for place in places):
-            return []
-        (name, type), (n, h, w) = self.network.inputs[0], tile.shape
-        image = self._buffer(name, (n, self.plan.shape[1], h, w), type.dtype.numpy)
-        if self._prepare:
+        return [tile.results(s, shape, size) for s, shape in zip(self._strides, self.shapes, strict=True)]
+
+    def results(self, tiles: Iterable[Tile]) -> Iterator[Found]:
+        """Each tile's part of those outputs that it has a part of. While it is run, the next tile is read.
+
+        Results stand there until so many further ones as there are slots are asked for.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            ahead: Future[Array] | None = None
+            todo = [(tile, self.places(tile)) for tile in tiles]
+            for i, (tile, places) in enumerate(todo):
+                image = ahead.result() if ahead else self._read(tile, i % 2)
+                ahead = reader.submit(self._read, todo[i + 1][0], (i + 1) % 2) if i + 1 < len(todo) else None
+                if all(place.empty for place in places):
+                    yield []
+                    continue
+                values = enumerate(zip(places, self._run(image, i % len(self._outputs)), strict=True))
+                yield [(k, p, y[:, :, slice(*p.source[0]), slice(*p.source[1])]) for k, (p, y) in values if not p.empty]
+
+    def _read(self, tile: Tile, slot: int) -> Array:
+        image = _view(self._inputs[slot][0], (tile.shape[0], self.plan.shape[1], *tile.shape[1:]))
+        with self._memory():
+            if not self._prepare:
+                return self.source.read(tile.images, *tile.seen, into=image)
             window = np.empty(image.shape, self.source.dtype)
             self.source.read(tile.images, *tile.seen, into=window)
             for one, whole in zip(image, window, strict=True):
                 one[...] = self._prepare(whole)
-        else:
-            self.source.read(tile.images, *tile.seen, into=image)
-        arrays = {name: image}
+        return image
+
+    def _run(self, image: Array, slot: int) -> Iterable[Array]:
+        """The outputs of a run, in the memory of `slot`."""
         shapes = self.network.output_shapes(**bind_sizes(self.network.inputs, [image.shape]))
-        for (output, t), shape in zip(self.network.outputs, shapes, strict=True):
-            arrays[output] = self._buffer(f"{slot} {output}", shape, t.dtype.numpy)
-        run, outputs = self.network.bind(arrays)
+        parts = zip(self.network.outputs, self._outputs[slot], shapes, strict=True)
+        run, outputs = self.network.bind(
+            {self.network.inputs[0][0]: image, **{name: _view(memory, shape) for (name, _), memory, shape in parts}}
+        )
         run()
-        pairs = enumerate(zip(places, outputs.values(), strict=True))
-        return [(i, p, y[:, :, slice(*p.source[0]), slice(*p.source[1])]) for i, (p, y) in pairs if not p.empty]
+        return outputs.values()
 
-    def _buffer(self, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Memory for an array of this shape, the same for all tiles: new pages would be cleared for each."""
-        if key not in self._buffers or self._buffers[key].size < prod(shape):
-            self._buffers.pop(key, None)
-            self._buffers[key] = np.empty(prod(shape), dtype)
-        return self._buffers[key][: prod(shape)].reshape(shape)
+    def _shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Of the input of a run."""
+        return self.plan.batch, self.plan.shape[1], *size
 
+    def _allocate(self, values: Sequence[tuple[str, TensorType]], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+        with self._memory():
+            return [np.empty(prod(s), t.dtype.numpy) for (_, t), s in zip(values, shapes, strict=True)]
 
-def _run_to_files(
-    job: _Job, wanted: list[Any], files: list[Path], dtypes: list[np.dtype[Any]], report: Progress | None
-) -> None:
-    """All tiles that an earlier run has not done, then the files to their places."""
-    if len(files) < len(wanted) or len(set(files)) < len(files):
-        raise InputError(f"out: expected a file of its own for each output, got {', '.join(map(str, wanted))}")
-    kinds = [check_kind(path) for path in files]
-    parts = [path.with_name(f".{path.name}.part") for path in files]
-    chunks = [_chunks(job, i) for i in range(len(files))]
-    with ExitStack() as opened:
-        journal = opened.enter_context(Journal(files[0].with_name(f".{files[0].name}.tiles"), _key(job, files)))
-        everything = list(zip(parts, kinds, job.shapes, strict=True))
-
-        def open_parts() -> list[Target]:
-            return [open_target(path, kind, shape, opened) for path, kind, shape in everything]
-
-        targets = open_parts() if journal.done and all(part.exists() for part in parts) else []
-        if not targets or not _stands(job, targets, journal.done[-1]):
-            journal.clear()
-            for (part, kind, shape), dtype, chunk in zip(everything, dtypes, chunks, strict=True):
-                create_file(part, kind, shape, dtype, chunk)
-            targets = open_parts()
-        _run_beside_writing(job, targets, journal, report)
-        for part, path in zip(parts, files, strict=True):
-            if path.is_dir():
-                shutil.rmtree(path)  # a folder cannot be replaced in one step
-            os.replace(part, path)
-        journal.remove()
-
-
-def _run_beside_writing(job: _Job, targets: list[Target], journal: "Journal", report: Progress | None) -> None:
-    """All tiles that the journal does not list; while one is run, the results of the one before are written."""
-    done, written, last = set(journal.done), list[int](), time.monotonic()
-    pending: tuple[int, Future[None]] | None = None
-
-    def finish() -> None:
-        nonlocal written, last
-        if pending:
-            pending[1].result()
-            done.add(pending[0])
-            written.append(pending[0])
-            if time.monotonic() - last > SYNC_SECONDS:
-                _sync(targets)
-                journal.add(written)
-                written, last = [], time.monotonic()
-            if report:
-                report(len(done), job.plan.count)
-
-    with ThreadPoolExecutor(1) as writer:
-        slot = 0
-        for i, tile in enumerate(job.plan):
-            if i not in done:
-                slot = 1 - slot
-                found = job.results(tile, slot)
-                finish()
-                pending = i, writer.submit(_write, targets, found)
-        finish()
-    _sync(targets)
-
-
-def _write(targets: Sequence[Target], found: list[tuple[int, Place, Array]]) -> None:
-    for i, place, values in found:
-        targets[i].write(place.images, *place.target, values)
-
-
-def _sync(targets: list[Target]) -> None:
-    for target in targets:
-        target.sync()
-
-
-def _chunks(job: _Job, i: int) -> tuple[int, int]:
-    """The part of an output that a whole tile writes: with such chunks no two tiles write the same one."""
-    strides, tile = job.plan.rule.strides[job.network.outputs[i][0]], job.plan.tile
-    return max(1, int(tile[0] / strides[0])), max(1, int(tile[1] / strides[1]))
-
-
-def _stands(job: _Job, targets: list[Target], number: int) -> bool:
-    """Whether a tile, run again, gives what stands in the files."""
-    tile = next(t for i, t in enumerate(job.plan) if i == number)
-    return all(
-        targets[i].read(place.images, *place.target).tobytes() == values.tobytes()
-        for i, place, values in job.results(tile)
-    )
-
-
-def _key(job: _Job, files: list[Path]) -> str:
-    """What a run must share with an earlier one to go on where that stopped."""
-    network, plan = job.network, job.plan
-    parts = (network.name, network.inputs, network.outputs, sorted(network.meta.items()), network.cpu)
-    text = "\n".join(map(str, (*parts, job.source.label, plan.shape, plan.batch, plan.tile, files)))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-class Journal:
-    """The numbers of the tiles that are done, a line each behind one that says of what run; locked while it is open."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self._path, self._key = path, key
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Let an allocation that fails tell what it was for."""
         try:
-            self._file = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise FileError(f"{path}: cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise FileError(f"{path}: another run is writing the same file") from None
-        self._file.seek(0)
-        head, *lines = self._file.read().decode(errors="replace").split("\n")
-        self.done = [int(x) for x in lines[:-1] if x.isdecimal()] if head == key else []  # the last may be cut off
+            yield
+        except MemoryError:
+            size = "x".join(map(str, self.plan.largest))
+            raise InputError(f"network '{self.network.name}': out of memory for tiles of {size} pixels") from None
 
-    def __enter__(self) -> "Journal":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def clear(self) -> None:
-        """Begin anew."""
-        self._file.truncate(0)
-        self._write(f"{self._key}\n")
-        self.done = []
-
-    def add(self, numbers: list[int]) -> None:
-        """Note these tiles, whose results lie on the disk."""
-        self._write("".join(f"{i}\n" for i in numbers))
-
-    def remove(self) -> None:
-        """The run is finished."""
-        self._path.unlink()
-
-    def _write(self, text: str) -> None:
-        self._file.write(text.encode())
-        os.fdatasync(self._file.fileno())
+def _view(memory: Array, shape: tuple[int, ...]) -> Array:
+    """The beginning of a block of memory as an array of this shape."""
+    return memory[: prod(shape)].reshape(shape)
 
 
 def _list_outs(network: "Network", out: Any) -> list[Any]:

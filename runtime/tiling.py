@@ -23,6 +23,7 @@ META_KEY = "tiling"
 Span = tuple[int, int]  # from, and up to but without
 # What Python, NumPy and the libraries that read and write take beside the buffers that are counted
 SLACK = 24 << 20
+AGAIN = 8 << 20  # by which a run that is taken up again may expect to exceed the limit, within the slack
 
 
 @dataclass(frozen=True)
@@ -180,13 +181,15 @@ def make_tile_plan(
     staging: int = 0,
     kept: int = 0,
     slots: int = 2,
+    begun: tuple[int, int] | None = None,
 ) -> TilePlan:
     """The plan for images of `shape` [N,C,H,W] on a compiled network.
 
     The tiles are the largest with which the process stays within `max_memory` (bytes, or such as "1GiB"; None for no
     limit): of all shapes that fit, the one that reads fewest pixels. `tile` gives them instead, in pixels; they are
     rounded up to what the network's strides ask for. `staging` says how many arrays of a tile's input are held beside
-    it, `slots` how many tiles' results, and `kept` bytes are those of results that stay in memory.
+    it, `slots` how many tiles' results, and `kept` bytes are those of results that stay in memory. `begun` are
+    the tiles of a run that is taken up again: they are kept if they fit, for what is resident differs from run to run.
     Errors: UnsupportedError if the network cannot be tiled; InputError if the smallest tile does not fit.
     """
     rule = read_rule(network.name, network.meta)
@@ -211,6 +214,10 @@ def make_tile_plan(
         if min(wanted) < 1:
             raise InputError(f"tile: expected positive sizes, got {wanted[0]}x{wanted[1]}")
         return plan(tuple(ceil(t / a.align) * a.align for t, a in zip(wanted, axes, strict=True)))  # type: ignore[arg-type]
+    if begun is not None and all(size > 0 and size % a.align == 0 for size, a in zip(begun, axes, strict=True)):
+        found = plan(begun)
+        if limit is None or found.memory <= limit + AGAIN:
+            return found
     heights, widths = (list_lengths(size, a.align) for size, a in zip((height, width), axes, strict=True))
     best = None
     for w in widths:

@@ -53,6 +53,10 @@ class Target(Protocol):
         """Let what was written outlast a crash of the machine."""
         ...
 
+    def forget(self, images: Span, rows: Span) -> None:
+        """These rows are whole and lie on the disk: the system need not keep them in memory."""
+        ...
+
 
 class ArraySource:
     """What has a shape and gives windows as NumPy arrays do: NumPy, zarr, h5py, Dask. `axes` names its dims."""
@@ -122,6 +126,19 @@ class RawFile:
         """See Target."""
         os.fdatasync(self._file.fileno())
 
+    def forget(self, images: Span, rows: Span) -> None:
+        """See Target.
+
+        Its pages then serve what is written next. Else a file of the size of the memory would push out all that other
+        programs read; and fresh pages cost more than writing: with them a virtual machine was seen to write 0.3 GB/s,
+        without 1.1 GB/s.
+        """
+        _, channels, height, width = self.shape
+        pitch = width * self.dtype.itemsize
+        for plane in range(images[0] * channels, images[1] * channels):
+            begin = self._offset + (plane * height + rows[0]) * pitch
+            os.posix_fadvise(self._file.fileno(), begin, (rows[1] - rows[0]) * pitch, os.POSIX_FADV_DONTNEED)
+
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
@@ -160,6 +177,17 @@ class ArrayTarget:
 
     def sync(self) -> None:
         """See Target."""
+
+    def forget(self, images: Span, rows: Span) -> None:
+        """See Target."""
+
+
+class ZarrTarget(ArrayTarget):
+    """A zarr array on the disk."""
+
+    def sync(self) -> None:
+        """See Target."""
+        os.sync()  # zarr does not tell which files it has written
 
 
 def open_source(source: Any, opened: ExitStack) -> Source:
@@ -225,23 +253,29 @@ def _open_npy(path: Path) -> RawFile:
 
 
 def create_file(path: Path, kind: str, shape: Sequence[int], dtype: np.dtype[Any], chunks: tuple[int, int]) -> None:
-    """A new file, or folder of zarr's, for an array, of the `kind` .npy, .zarr or .tif; its zeros take no room yet."""
+    """A new file, or folder of zarr's, for an array, of the `kind` .npy, .zarr or .tif.
+
+    A file's room is taken at once, so that a full disk shows before the work is done. Errors: FileError, OSError.
+    """
     if kind == ".zarr":
         need("zarr").create_array(path, shape=tuple(shape), dtype=dtype, chunks=(1, shape[1], *chunks), overwrite=True)
         return
     with path.open("wb") as file:
         if kind == ".npy":
             npy.write_array_header_2_0(file, {"descr": dtype.str, "fortran_order": False, "shape": tuple(shape)})
-            file.truncate(file.tell() + prod(shape) * dtype.itemsize)
+            size = file.tell() + prod(shape) * dtype.itemsize
     if kind in TIFF:
         with need("tifffile").TiffWriter(path, bigtiff=True) as tiff:
             tiff.write(shape=tuple(shape), dtype=dtype, photometric="minisblack", metadata={"axes": "TCYX"})
+        size = path.stat().st_size
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, max(size, 1))
 
 
 def open_target(path: Path, kind: str, shape: Sequence[int], opened: ExitStack) -> Target:
     """What `create_file` made, to be written by windows."""
     if kind == ".zarr":
-        return ArrayTarget(need("zarr").open_array(path, mode="r+"))
+        return ZarrTarget(need("zarr").open_array(path, mode="r+"))
     if kind == ".npy":
         found = _open_npy(path)
         found.close()

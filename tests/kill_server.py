@@ -1,4 +1,4 @@
-"""Kills processes that compile, build or train at random moments, and looks at what they leave; JSON on stdout.
+"""Kills processes that compile, build, train or run by tiles at random moments, and looks at what they leave; JSON.
 
     python tests/kill_server.py FOLDER KILLS SEED
 
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from forking import Outcome, fork
 import graphc
 from graphc.cli import main as command_line
 from graphc.errors import FileError
+from graphc.runtime import tiled_files
 from graphc.runtime.load import load
+from graphc.runtime.windows import open_result
 from graphc.state import read_state
 
 IMAGE = random_image(1, 3, 24, 20)
@@ -109,10 +112,46 @@ def fault_of_training(folder: Path) -> str:
     return "" if same else f"other parameters than without a stop (resumed: {resumable})"
 
 
+def run_by_tiles(kind: str, folder: Path, image: str = "new.npy") -> object:
+    tiled_files.SYNC_SECONDS = 0  # after each row of tiles, as in a run of hours
+    os.environ["GRAPHC_CACHE"] = str(folder.parent / "cache")
+    files = [str(folder / image), "-o", str(folder / f"y{kind}")]
+    result = CliRunner().invoke(command_line, ["run", "digit_masks", *files, "--tile", "32x32", "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def prepare_tiles(kind: str, folder: Path) -> None:
+    """Images, and the results of one of them, which those of the other replace."""
+    for name in ("new", "old"):
+        np.save(folder / f"{name}.npy", random_image(1, 1, 160, 192) + (name == "old"))
+    run_by_tiles(kind, folder, "old.npy")
+
+
+def fault_of_tiles(kind: str, folder: Path) -> str:
+    """The results are the old ones or the new ones, or absent; with another run, the new ones, and nothing else."""
+    os.environ["GRAPHC_CACHE"] = str(folder.parent / "cache")
+    network, path = graphc.compile(graphc.models.digit_masks(), threads=1), folder / f"y{kind}"
+    old, new = (network(np.load(folder / f"{name}.npy")) for name in ("old", "new"))
+    if path.exists() and not any(np.array_equal(open_result(path)[:], one) for one in (old, new)):
+        return "the results are neither the old nor the new"
+    begun = (folder / f".y{kind}.tiles").exists()
+    run_by_tiles(kind, folder)
+    if not np.array_equal(open_result(path)[:], new):
+        return f"run again, the results are others than those of the whole image (gone on with: {begun})"
+    left = sorted({p.name for p in folder.iterdir()} - {"new.npy", "old.npy", path.name})
+    return f"left behind: {', '.join(left)}" if left else ""
+
+
 WORKS = {
     "compile": Work(lambda folder: None, compile_cached, fault_of_cache),
     "build": Work(partial(build, OLD), partial(build, NEW), fault_of_build),
     "train": Work(prepare_training, train, fault_of_training),
+    **{
+        f"tiles to {k}": Work(partial(prepare_tiles, k), partial(run_by_tiles, k), partial(fault_of_tiles, k))
+        for k in (".npy", ".zarr")
+        if k == ".npy" or find_spec("zarr")
+    },
 }
 
 

@@ -21,6 +21,32 @@ def test_run_by_tiles(tmp_path: Path) -> None:
         "run", "digit_masks", tmp_path / "x.npy", "-o", tmp_path / "z.npy", "--tile", "auto", "--max-memory", "9GiB"
     )
     assert np.array_equal(np.load(tmp_path / "z.npy"), whole)
+    succeed("run", "digit_masks", tmp_path / "x.npy", "-o", tmp_path / "p.npy", "--tile", "32x64", "--precise")
+    precise = graphc.compile(digit_masks(), precise=True)(image)
+    assert np.array_equal(np.load(tmp_path / "p.npy"), precise)
+    assert not np.array_equal(precise, whole)
+
+
+def test_several_outputs(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(
+        "from graphc import f32, nn\nfrom graphc.ir import Builder\n\n\ndef two(seed=0):\n    net = Builder('two')\n"
+        "    x = net.input('image', f32('N', 1, 'H', 'W'))\n"
+        "    return net.build(large=nn.upsample_nearest(x, 2), small=nn.max_pool(x, 3))\n"
+    )
+    image = np.random.default_rng(0).random((1, 1, 60, 90), np.float32)
+    np.save(tmp_path / "x.npy", image)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        lines = succeed("run", "two:two", "x.npy", "-o", "y.npy", "--tile", "30x30")
+        assert lines == [
+            "x.npy",
+            "  large f32[1,1,120,180]",
+            "  y.large.npy",
+            "  small f32[1,1,20,30]",
+            "  y.small.npy",
+        ]
+    assert np.array_equal(np.load(tmp_path / "y.large.npy"), image.repeat(2, 2).repeat(2, 3))
+    assert np.load(tmp_path / "y.small.npy").shape == (1, 1, 20, 30)
 
 
 def test_run_a_tiff(tmp_path: Path) -> None:
@@ -42,6 +68,8 @@ def test_plan() -> None:
     assert lines[1] == "tiles   200: 20x10 of 1024x2016 pixels, which read 1344x2336"
     assert lines[2] == "rule    multiples of 32x32; 142x142 before and 142x142 behind"
     assert lines[4] == "work    1.49 times the image's pixels; 27.93 billion multiply-adds a tile"
+    lines = succeed("plan", "digit_masks", "--shape", "1x1x20000x20000", "--tile", "1000x2000", "--precise")
+    assert lines[2] == "rule    multiples of 8x8; 46x46 before and 46x46 behind"
 
 
 def test_errors() -> None:

@@ -51,7 +51,7 @@ def test_a_library_survives_every_allocation_that_fails(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_what_is_killed_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """SIGKILL at a random moment of compiling, building or training."""
+    """SIGKILL at a random moment of compiling, building, training or running by tiles."""
     seed = time.time_ns() if KILLS > 20 else 0
     command = [sys.executable, str(HERE / "kill_server.py"), str(tmp_path), str(KILLS), str(seed)]
     table = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)

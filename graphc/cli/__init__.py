@@ -22,6 +22,7 @@ from graphc.cli.options import (
     examples,
     memory,
     model,
+    precise,
     provider_names,
     reading,
     shape,
@@ -104,7 +105,7 @@ def main(debug: bool) -> None:
     help="In the library, or in a file beside it.",
 )
 @cpus
-@click.option("--precise", is_flag=True, help="Convolutions within 1e-6 of the largest output, not 5e-6; slower.")
+@precise
 @click.option("--tune", is_flag=True, help="Measure here which kernels are fastest, at --shape, and take those.")
 @shape
 @dense
@@ -182,6 +183,7 @@ def compile(
 @memory
 @threads
 @cpu
+@precise
 @dense
 def run(
     inputs: tuple[Path, ...],
@@ -201,7 +203,7 @@ def run(
     MODEL may also be a library that `graphc compile` has written.
 
     With --tile, .npy, .zarr and .tif files are read and written by windows, so that images may be larger than memory. A
-    run that was interrupted goes on where it stopped.
+    run that was interrupted goes on where it stopped. Several outputs are written as FILE.NAME.npy each.
     """
     from graphc.cli.running import load_network, make_reader, run_network
 
@@ -226,6 +228,7 @@ def run(
 @memory
 @threads
 @cpu
+@precise
 @dense
 def plan(shapes: tuple[tuple[int, ...], ...], tile: str, memory: str, **network: Any) -> None:
     """Say how large images are cut into tiles.

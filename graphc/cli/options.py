@@ -79,6 +79,11 @@ cpus = click.option(
 threads = click.option(
     "--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of a run.  [default: every CPU]"
 )
+precise = click.option(
+    "--precise",
+    is_flag=True,
+    help="Convolutions within 1e-6 of the largest output, not 5e-6; slower, but tiles need less around them.",
+)
 provider_names = click.Choice(
     ["cpu", "cuda", "tensorrt"]
 )  # runtime.onnxruntime.PROVIDERS, which is not loaded for this

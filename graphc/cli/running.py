@@ -87,7 +87,13 @@ def read_array(path: Path) -> Array:
 
 
 def load_network(
-    model: str, threads: int | None, cpu: str, backend: str = "native", provider: str | None = None, **options: Any
+    model: str,
+    threads: int | None,
+    cpu: str,
+    backend: str = "native",
+    provider: str | None = None,
+    precise: bool = False,
+    **options: Any,
 ) -> Runnable:
     """What MODEL stands for, ready to run; of a library, the compiler is not loaded. Errors: InputError."""
     if provider and backend == "native":
@@ -96,23 +102,26 @@ def load_network(
         from graphc.cli.loading import load_model
 
         if backend == "onnxruntime":
-            if cpu != "native":
-                raise InputError("--cpu: expected for graphc's own code only, and ONNX Runtime chooses for itself")
+            if cpu != "native" or precise:
+                option = "precise" if precise else "cpu"
+                raise InputError(
+                    f"--{option}: expected for graphc's own code only, and ONNX Runtime chooses for itself"
+                )
             return _open_onnxruntime(load_model(model, **options), provider or "cpu", threads)
-        return compile_graph(load_model(model, **options), threads, cpu)
-    chosen = [name for name, value in options.items() if value] + ["cpu"] * (cpu != "native")
+        return compile_graph(load_model(model, **options), threads, cpu, precise)
+    chosen = [name for name, value in options.items() if value] + ["cpu"] * (cpu != "native") + ["precise"] * precise
     chosen += ["backend"] * (backend != "native")
     if chosen:
         raise InputError(f"--{chosen[0]}: expected when a library is compiled, and '{model}' is one already")
     return load(model, threads)
 
 
-def compile_graph(graph: Graph, threads: int | None, cpu: str) -> Network:
+def compile_graph(graph: Graph, threads: int | None, cpu: str, precise: bool = False) -> Network:
     """The network as graphc's own code."""
     from graphc.driver import compile
 
     with show_progress(f"compiling {graph.name}"):
-        return compile(graph, threads, cpu)
+        return compile(graph, threads, cpu, precise=precise)
 
 
 def _open_onnxruntime(graph: Graph, provider: str, threads: int | None) -> "OnnxRuntimeNetwork":

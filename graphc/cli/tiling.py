@@ -28,24 +28,32 @@ def run_tiles(
         raise InputError("--tile: expected for graphc's own code only")
     if reader.resize:
         raise InputError("--resize: expected without --tile only")
-    if len(network.outputs) > 1:
-        raise InputError(f"--tile: expected a network with one output, '{network.name}' has {len(network.outputs)}")
     kind = output.suffix if output and output.suffix in WINDOWED else ".npy"
     places = place_files(inputs, output, kind)
     for path in inputs:
         windowed = path.suffix.lower() in WINDOWED
-        result = network.tiled(
+        files = _place_outputs(network, places[path]) if path in places else {}
+        results = network.tiled(
             path if windowed else reader.read(path),
-            places.get(path),
+            files or None,
             memory,
             tile,
             _make_pictures(reader) if path.suffix.lower() in TIFF else None,
             progress=True,
         )
-        type = TensorType(DType.of(np.dtype(result.dtype)), tuple(result.shape))
-        make_console().print(f"{path}\n  {network.outputs[0][0]} {type}", soft_wrap=True)
-        if path in places:
-            make_console().print(f"  {places[path]}", soft_wrap=True)
+        make_console().print(str(path), soft_wrap=True)
+        listed = results if isinstance(results, tuple) else (results,)
+        for (name, _), result in zip(network.outputs, listed, strict=True):
+            type = TensorType(DType.of(np.dtype(result.dtype)), tuple(result.shape))
+            make_console().print(f"  {name} {type}", soft_wrap=True)
+            if name in files:
+                make_console().print(f"  {files[name]}", soft_wrap=True)
+
+
+def _place_outputs(network: Network, place: Path) -> dict[str, Path]:
+    """Where each output is written: one into `place`, several beside it, as y.NAME.npy where `place` is y.npy."""
+    names = [name for name, _ in network.outputs]
+    return {name: place.with_suffix(f".{name}{place.suffix}") if len(names) > 1 else place for name in names}
 
 
 def _make_pictures(reader: Reader) -> Callable[[Array], Array]:
@@ -66,25 +74,26 @@ def show_plan(
     memory: str,
     threads: int | None,
     cpu: str,
+    precise: bool,
     **options: Any,
 ) -> None:
     """Say how images of a shape are cut, the memory that this takes, and the work of a tile."""
     if len(shapes) != 1:
         raise InputError("--shape: expected the shape of the images, such as 1x3x20000x20000")
     if model.endswith(LIBRARY):
-        network, count = load_network(model, threads, cpu, **options), None
+        network, count = load_network(model, threads, cpu, precise=precise, **options), None
     else:
         from graphc.cli.loading import load_model
         from graphc.summary import count_multiply_adds
 
         graph = load_model(model, **options)
-        network = compile_graph(graph, threads, cpu)
+        network = compile_graph(graph, threads, cpu, precise)
 
         def count(sizes: dict[str, int]) -> int:
             return sum(count_multiply_adds(node, sizes) for node in graph.nodes)
 
     assert isinstance(network, Network)
-    plan = make_tile_plan(network, shapes[0], memory, tile)
+    plan = make_tile_plan(network, shapes[0], memory, tile, staging=1)  # as a run from a file to a file
     for line in _describe(network, plan, count):
         make_console().print(line, soft_wrap=True)
 
