@@ -40,7 +40,7 @@ def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> l
 @pytest.mark.parametrize(
     ("graph", "kernel"),
     [
-        (convolution(3, 7, 64, stride=2), "conv_dense_4x6"),
+        (convolution(3, 7, 64, stride=2), "winograd4x1_7x7_stride2_4x6"),
         (convolution(256, 1, 64), "conv_pointwise_4x6"),
         (convolution(64, 1, 48), "conv_pointwise_3x8"),
         (convolution(64, 1, 160), "conv_pointwise_2x10"),

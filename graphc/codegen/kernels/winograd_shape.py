@@ -5,10 +5,18 @@ less than half; F(2x2, 5x5); and of filters of one row or column F(4, 3) and, fo
 1.7 to 4 times fewer products than the direct convolution, and keep within 5e-6 of the largest output against float64.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.kernels.tile import split_vectors
-from graphc.codegen.kernels.transforms import IDENTITY, Transform, make_transform, split_taps
+from graphc.codegen.kernels.transforms import (
+    IDENTITY,
+    Transform,
+    make_transform,
+    split_phases,
+    split_taps,
+    take_taps,
+)
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
 from graphc.ir import Value
@@ -41,6 +49,11 @@ BANDWIDTH = 8  # bytes a cycle from the last cache
 SHOWN = 0.25  # of the time that weights take to load, what shows although products are computed meanwhile
 TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are trained with
 TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
+# Of images of few channels, which lie dense (16 lanes: up to 7): m results along a column; F(4, 5) would need 8 points
+DENSE_CHANNELS, ROWS, MOST_TAPS = 7, 4, 4
+RESULT_COST = (
+    2.0  # cycles for a sum of products: stored, loaded, and combined to results, which takes about 2 operations
+)
 MANY_OUTPUTS = 256  # output channels from which on two tasks share a block: transforming inputs twice costs 4 % at most
 
 
@@ -63,14 +76,19 @@ class Shape:
 
     @property
     def form(self) -> str:
-        """Such as 4x4_3x3."""
-        (r, s), m, n = self.kernel, self.rows.m, self.columns.m
-        return f"{m}x{n}_{r}x{s}"
+        """Such as 4x4_3x3, or 4x1_7x7_stride2."""
+        (r, s), m, n, stride = self.kernel, self.rows.m, self.columns.m, self.rows.phases
+        return f"{m}x{n}_{r}x{s}" + (f"_stride{stride}" if stride > 1 else "")
+
+    @property
+    def products(self) -> int:
+        """Products for a tile and a pair of channels."""
+        return self.rows.products * self.columns.products
 
     @property
     def places(self) -> int:
-        """Products for a tile and a pair of channels."""
-        return self.rows.products * self.columns.products
+        """Sums of products for a tile and an output channel."""
+        return self.rows.places * self.columns.places
 
     @property
     def streams(self) -> bool:
@@ -168,3 +186,21 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool 
     # what is written more than directly; a store loads its line before
     written = (shape.places - r * s) * 4 * 2 / BANDWIDTH if fresh else 0.0
     return images * shape.cycles(shape.count_tiles(p, q)) + written < images * direct
+
+
+def find_rows(op: Conv2d, weights: Sequence[int]) -> Form | None:
+    """What transforms the rows of a dense image, if that saves more products than it costs; weights are K, C, R, S."""
+    (k, c, r, s), (stride, _) = weights, op.stride
+    if op.groups > 1 or op.dilation != (1, 1) or c > DENSE_CHANNELS or not stride < r <= MOST_TAPS * stride:
+        return None
+    rows = split_phases(ROWS, r, stride)
+    saved = c * s * (r - rows.products / rows.m) / 2  # cycles for a vector of results
+    factors = sum(1 for line in rows.data for x in line if x)
+    cost = RESULT_COST * rows.places / rows.m + c * op.stride[1] * factors / (2 * rows.m * k)
+    return (rows, take_taps(s)) if saved > cost else None
+
+
+def make_rows_shape(form: Form, w: Buffer, vectors: int, pixels: int, target: Target) -> Shape:
+    """The shape of a layer of few channels, with such a register tile."""
+    k, c, _, _ = w.type.static_shape()
+    return Shape(target.lanes, vectors, pixels, c, k, *form)
