@@ -21,7 +21,7 @@ from fractions import Fraction
 from math import ceil, lcm
 
 from graphc import ops
-from graphc.codegen.kernels.winograd_shape import FORMS, find_rows, winograd_fits
+from graphc.codegen.kernels.winograd_shape import find_rows, list_forms, winograd_fits
 from graphc.geometry import Path, find_geometry, find_paths
 from graphc.ir import Graph, Node, Op, Value, dims
 from graphc.runtime.tiling import AxisRule, TileRule
@@ -141,7 +141,7 @@ def _count_together(node: Node, axis: int) -> int:
     if not isinstance(op, ops.Conv2d):
         return 1
     rows = find_rows(op, (k, c, r, s))
-    forms = [*([rows] if rows else []), *(FORMS[r, s] if winograd_fits(op, node.inputs[1]) else ())]
+    forms = [*([rows] if rows else []), *(list_forms(op, (r, s)) if winograd_fits(op, node.inputs[1]) else ())]
     return lcm(*(form[axis].m for form in forms))
 
 

@@ -144,7 +144,7 @@ def _convolve(
         weights, rows = WinogradWeights(shape, w, y, turned), make_rows_geometry(g, shape)
         return [*kernels, weights, WinogradRows(op, rows, shape, y, x, weights.buffers[0], packed_bias, rest)]
     if tile is None:
-        shape = make_shape(w, y, target)
+        shape = make_shape(op, w, y, target)
         weights = WinogradWeights(shape, w, y, turned)
         return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]
     pack = PackWeights(order_weights(g, turned), stored, y)
