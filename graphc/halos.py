@@ -21,7 +21,7 @@ from fractions import Fraction
 from math import ceil, lcm
 
 from graphc import ops
-from graphc.codegen.kernels.winograd_shape import FORMS, winograd_fits
+from graphc.codegen.kernels.winograd_shape import find_rows, list_forms, winograd_fits
 from graphc.geometry import Path, find_geometry, find_paths
 from graphc.ir import Graph, Node, Op, Value, dims
 from graphc.runtime.tiling import AxisRule, TileRule
@@ -133,12 +133,16 @@ def _find_axis(
 def _count_together(node: Node, axis: int) -> int:
     """How many neighbours Winograd's kernel, if it may take this node, computes from all that they see together."""
     op = node.op
-    if isinstance(op, ops.ConvTranspose2d):
-        shape = node.inputs[1].type.static_shape()
-        op = op.turned((shape[2], shape[3])) or op
-    if not isinstance(op, ops.Conv2d) or not winograd_fits(op, node.inputs[1]):
+    if not isinstance(op, ops.Conv2d | ops.ConvTranspose2d):
         return 1
-    return lcm(*(form[axis].m for form in FORMS[node.inputs[1].type.static_shape()[2:]]))  # type: ignore[index]
+    k, c, r, s = node.inputs[1].type.static_shape()
+    if isinstance(op, ops.ConvTranspose2d):
+        op, k, c = op.turned((r, s)) or op, c, k
+    if not isinstance(op, ops.Conv2d):
+        return 1
+    rows = find_rows(op, (k, c, r, s))
+    forms = [*([rows] if rows else []), *(list_forms(op, (r, s)) if winograd_fits(op, node.inputs[1]) else ())]
+    return lcm(*(form[axis].m for form in forms))
 
 
 def _read(path: Path, axis: int, low: int, high: int) -> tuple[int, int]:

@@ -51,6 +51,14 @@ class Layers:
         x = self.plain(x, 16, 1)
         return nn.relu(nn.conv2d(x, (16, 24)[self.below(2)], kernel, 1, self.pads(kernel), name=self.name))
 
+    def phases(self, x: Value) -> Value:
+        """Winograd's kernels at a stride: over blocks of channels, or along columns alone, of few channels."""
+        few, kernel, stride = self.below(2), 3 + self.below(3), 2
+        if few:
+            kernel, stride = ((7, 2), (3, 1), (5, 2), (9, 4))[self.below(4)]
+        x = self.plain(x, 3 if few else 16, 1)
+        return nn.relu(nn.conv2d(x, 32, kernel, stride, self.pads((kernel, kernel)), name=self.name))
+
     def transposed(self, x: Value) -> Value:
         kernel, stride = self.pair(1, 4), self.pair(1, 3)
         top, left, bottom, right = (min(p, 1) for p in self.pads(kernel))
@@ -98,7 +106,7 @@ class Layers:
         makers = (
             self.conv,
             self.winograd,
-            self.winograd,
+            self.phases,
             self.transposed,
             self.pool,
             self.join,

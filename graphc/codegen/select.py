@@ -25,7 +25,8 @@ from graphc.codegen.kernels.weight_gradient import WeightGradient
 from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_depthwise
 from graphc.codegen.kernels.window_transpose import TransposedWindowKernel
 from graphc.codegen.kernels.winograd import WinogradConv
-from graphc.codegen.kernels.winograd_shape import make_shape, winograd_fits, winograd_pays
+from graphc.codegen.kernels.winograd_rows import WinogradRows, make_rows_geometry
+from graphc.codegen.kernels.winograd_shape import find_rows, make_rows_shape, make_shape, winograd_fits, winograd_pays
 from graphc.codegen.kernels.winograd_weights import WinogradWeights
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
@@ -106,9 +107,11 @@ def list_candidates(
     g = make_geometry(op, x, w, y, target)
     tiles = [(g.vectors, g.pixels), *list_tiles(g.k_blocks, target)]
     direct: dict[str, tuple[int, int] | None] = {f"direct {v}x{pixels}": (v, pixels) for v, pixels in tiles}
-    if x.layout != y.layout or not winograd or not winograd_fits(op, w):
-        return direct
     other: dict[str, tuple[int, int] | None] = {"winograd": None}
+    if x.layout == DENSE:
+        return other | direct if winograd and find_rows(op, w.type.static_shape()) else direct
+    if not winograd or not winograd_fits(op, w):
+        return direct
     return other | direct if winograd_pays(op, w, y, target, fresh) else direct | other
 
 
@@ -136,8 +139,12 @@ def _convolve(
     g = make_geometry(op, x, w, y, target, tile)
     packs, packed_bias = _pack_bias(g, bias, y, target)
     kernels += packs
+    if tile is None and x.layout == DENSE and (form := find_rows(op, w.type.static_shape())):
+        shape = make_rows_shape(form, w, g.vectors, g.pixels, target)
+        weights, rows = WinogradWeights(shape, w, y, turned), make_rows_geometry(g, shape)
+        return [*kernels, weights, WinogradRows(op, rows, shape, y, x, weights.buffers[0], packed_bias, rest)]
     if tile is None:
-        shape = make_shape(w, y, target)
+        shape = make_shape(op, w, y, target)
         weights = WinogradWeights(shape, w, y, turned)
         return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]
     pack = PackWeights(order_weights(g, turned), stored, y)

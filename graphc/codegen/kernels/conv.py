@@ -143,11 +143,12 @@ class ConvEmitter:
 
     def task(self, number: ir.Value) -> None:
         """The results of one task."""
-        self._task(self._decode(number))
+        self._task(self.decode(number))
 
     # -- a task -------------------------------------------------------------------------------------------------------
 
-    def _decode(self, number: ir.Value) -> Task:
+    def decode(self, number: ir.Value) -> Task:
+        """What a task is, from its number."""
         b, g = self.b, self.g
         segment, number = b.urem(number, self.segments), b.udiv(number, self.segments)
         band, number = b.urem(number, self.bands), b.udiv(number, self.bands)
@@ -367,12 +368,17 @@ class ConvEmitter:
                     bias = b.load(address(b, self.bias, place, F32), typ=self.type, align=4)
                     values = [b.fadd(x, bias) for x in values]
                 for i, value in enumerate(values):
-                    target, *others = (address(b, r, b.add(start, i64(i * self.y_step)), F32) for r in t.results)
-                    operands = [b.load(other, typ=self.type, align=4) for other in others]
-                    b.store(self.kernel._epilogue.emit(b, g.lanes, [value, *operands]), target, align=4)
+                    self.store_vector(value, t, b.add(start, i64(i * self.y_step)))
                 return []
 
             if g.k_blocks % g.vectors == 0 or v == 0:
                 store()
             else:
                 when(b, b.icmp_signed("<", i64(v), t.blocks), store)
+
+    def store_vector(self, value: ir.Value, t: Task, at: ir.Value) -> None:
+        """The epilogue over one vector, stored at this offset in an image."""
+        b = self.b
+        target, *others = (address(b, r, at, F32) for r in t.results)
+        operands = [b.load(other, typ=self.type, align=4) for other in others]
+        b.store(self.kernel._epilogue.emit(b, self.g.lanes, [value, *operands]), target, align=4)

@@ -22,11 +22,17 @@ POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "1/2", "-2", "2"))
 
 @dataclass(frozen=True)
 class Transform:
-    """The matrices AT (results), G (weights) and BT (data) of F(m, r)."""
+    """The matrices AT (results), G (weights) and BT (data) of F(m, r).
+
+    At a stride, the products of several phases may be added up before AT: each place (column of AT) takes those of all
+    `phases`, the last place those of the first `last` of them.
+    """
 
     results: Matrix
     weights: Matrix
     data: Matrix
+    phases: int = 1
+    last: int = 1
 
     @property
     def m(self) -> int:
@@ -40,16 +46,27 @@ class Transform:
 
     @property
     def side(self) -> int:
-        """The data under the results."""
-        return self.m + self.r - 1
+        """The data under the results: m + r - 1, or (m - 1) * stride + r."""
+        return len(self.data[0])
 
     @property
     def products(self) -> int:
-        """Multiplications: m + r - 1, or a little more."""
+        """Multiplications, place by place: m + r - 1, or a little more."""
         return len(self.data)
 
+    @property
+    def places(self) -> int:
+        """What AT makes results of."""
+        return len(self.results[0])
 
-IDENTITY = Transform(*[((Fraction(1),),)] * 3)
+
+def take_taps(r: int) -> Transform:
+    """F(1, r): r products for one result, which any stride may lie before the next."""
+    unit = tuple(tuple(Fraction(i == j) for j in range(r)) for i in range(r))
+    return Transform(((Fraction(1),),), unit, unit, r, r)
+
+
+IDENTITY = take_taps(1)
 
 
 def split_taps(m: int, *taps: int) -> Transform:
@@ -68,6 +85,30 @@ def split_taps(m: int, *taps: int) -> Transform:
         data += [(*[zero] * before, *row, *[zero] * after) for row in part.data]
         before += r
     return Transform(tuple(results), tuple(weights), tuple(data))
+
+
+def split_phases(m: int, r: int, stride: int) -> Transform:
+    """m results of r taps at a stride: the sum of F(m, r/stride) over as many phases of the data.
+
+    All phases have the same points, so that their products are added before AT. Where stride does not divide r, the
+    later phases have a tap and a point less: the last place is that point.
+    """
+    parts = [make_transform(m, -(-(r - phase) // stride)) for phase in range(stride)]
+    count, longer = parts[0].products, r % stride
+    order = [*range(count - 2), count - 1, count - 2] if longer else list(range(count))
+    weights, data, zero = [], [], Fraction(0)
+    for place in order:
+        for phase, part in enumerate(parts):
+            if longer and phase >= longer and place == count - 2:
+                continue
+            own = place - count if place == count - 1 else place  # infinity is the last one of each
+            taps, pixels = [zero] * r, [zero] * ((m - 1) * stride + r)
+            taps[phase::stride] = part.weights[own]
+            pixels[phase : phase + stride * part.side : stride] = part.data[own]
+            weights.append(tuple(taps))
+            data.append(tuple(pixels))
+    results = tuple(tuple(row[place] for place in order) for row in parts[0].results)
+    return Transform(results, tuple(weights), tuple(data), stride, longer or stride)
 
 
 def make_transform(m: int, r: int) -> Transform:
@@ -106,11 +147,12 @@ def apply_both_sides(
     b: ir.IRBuilder, left: Matrix, right: Matrix, grid: Sequence[Sequence[ir.Value]]
 ) -> list[list[ir.Value]]:
     """left * grid * right^T, for a grid of vectors."""
-    columns = [_apply(b, left, [row[j] for row in grid]) for j in range(len(grid[0]))]  # columns[j][i]
-    return [_apply(b, right, [column[i] for column in columns]) for i in range(len(left))]
+    columns = [apply(b, left, [row[j] for row in grid]) for j in range(len(grid[0]))]  # columns[j][i]
+    return [apply(b, right, [column[i] for column in columns]) for i in range(len(left))]
 
 
-def _apply(b: ir.IRBuilder, matrix: Matrix, vectors: Sequence[ir.Value]) -> list[ir.Value]:
+def apply(b: ir.IRBuilder, matrix: Matrix, vectors: Sequence[ir.Value]) -> list[ir.Value]:
+    """matrix * vectors."""
     return [_combine(b, row, vectors) for row in matrix]
 
 

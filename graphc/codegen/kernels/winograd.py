@@ -1,9 +1,10 @@
-"""Convolutions at stride 1 by Winograd's minimal filtering: F(4x4, 3x3) makes 16 results, which take 144 products
-directly, by 36. The other forms stand in winograd_shape.py.
+"""Convolutions by Winograd's minimal filtering: F(4x4, 3x3) makes 16 results, which take 144 products directly, by 36.
+The other forms stand in winograd_shape.py.
 
 ALGORITHM  For each tile of 4x4 results, on which 6x6 inputs d bear, and each pair of channels:
                y = AT (sum over c: (G w[k,c] GT) * (BT d[c] B)) A
-           The sum over c is 36 matrix products, one for each place in the transformed 6x6 grid.
+           The sum over c is 36 matrix products, one for each place in the transformed 6x6 grid. At stride 2, a place
+           sums over c and the phases: those of even and odd rows and columns, of 5x5 inputs for 2x2 results of 3x3.
 
 SCHEDULE   A task is a block of tiles, and a part of the output channels where there are many. It transforms the block's
            inputs into scratch (V), multiplies for each of the 36 places with the weights (which were transformed when
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, i64, repeat, when
+from graphc.codegen.blocks import F32, Body, address, i64, repeat, when
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import (
@@ -33,7 +34,7 @@ from graphc.codegen.kernels.tile import (
     sum_channels,
     zeros,
 )
-from graphc.codegen.kernels.transforms import apply_both_sides
+from graphc.codegen.kernels.transforms import Transform, apply_both_sides
 from graphc.codegen.kernels.winograd_shape import STREAM_STEP, Shape
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike, dims
@@ -58,7 +59,7 @@ class WinogradConv:
         m, n, (r_all, s_all) = s.rows.m, s.columns.m, s.kernel
         self.name = f"winograd{s.form}_{s.vectors}x{s.pixels}"
         direct = m * n * r_all * s_all
-        self.reason = f"stride 1: {s.places} products for {m * n} results that take {direct} directly"
+        self.reason = f"stride {s.stride}: {s.products} products for {m * n} results that take {direct} directly"
         self.buffers = [y, x, u, *([bias] if bias else []), *extra]
         (images, _, height, width), (_, _, p, q) = x.shape, y.shape
         rows, columns = dims.ceil_div(p, s.rows.m), dims.ceil_div(q, s.columns.m)
@@ -72,7 +73,7 @@ class WinogradConv:
             *(b.image for b in (x, y, *extra)),
         ]
         self.tasks = dims.product([images, blocks, parts])
-        self.work = dims.product([images, all_tiles, s.places * s.c * s.k])
+        self.work = dims.product([images, all_tiles, s.products * s.c * s.k])
         partly = s.c % s.lanes, s.k_blocks % s.vectors != 0
         self.key = f"{self.name} {s.lanes} {partly} {bias is not None} {op.epilogue} {len(extra)}"
 
@@ -80,7 +81,7 @@ class WinogradConv:
     def scratch(self) -> int:
         """V, M, and the inputs of one tile."""
         s = self.shape
-        return 4 * (s.places * (s.v_place + s.m_place) + s.rows.side * s.columns.side * s.lanes)
+        return 4 * (s.products * s.v_place + s.places * s.m_place + s.rows.side * s.columns.side * s.lanes)
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
@@ -103,7 +104,7 @@ class _Emitter:
         self.tiles, self.v_place, self.m_place, *sizes = sizes
         self.x_image, *self.result_images = sizes
         self.type = ir.VectorType(F32, self.s.lanes)
-        self.m = address(b, self.scratch, b.mul(self.v_place, i64(self.s.places)), F32)
+        self.m = address(b, self.scratch, b.mul(self.v_place, i64(self.s.products)), F32)
         self.patch = address(b, self.m, b.mul(self.m_place, i64(self.s.places)), F32)
 
     def emit(self) -> None:
@@ -161,8 +162,8 @@ class _Emitter:
             source = address(b, image, b.mul(c, plane), F32)
 
             def one(t: ir.Value, row: ir.Value, column: ir.Value) -> None:
-                top = b.sub(b.mul(row, i64(self.s.rows.m)), self.above)
-                left = b.sub(b.mul(column, i64(self.s.columns.m)), self.before)
+                top = b.sub(b.mul(row, i64(self.s.rows.m * self.s.stride)), self.above)
+                left = b.sub(b.mul(column, i64(self.s.columns.m * self.s.stride)), self.before)
                 inside = b.and_(self._fits(top, rows, self.height), self._fits(left, columns, self.width))
                 start = b.mul(b.add(b.mul(top, self.width), left), i64(lanes))
                 when(b, b.not_(inside), lambda: self._fill_patch(source, top, left))
@@ -173,7 +174,7 @@ class _Emitter:
                     for i in range(rows)
                 ]
                 for i in range(rows):  # what the next tile reads beside that
-                    for j in range(self.s.columns.m):
+                    for j in range(self.s.columns.m * self.s.stride):
                         prefetch(b, address(b, x, b.add(b.mul(x_row, i64(i)), i64((columns + j) * lanes)), F32))
                 place = b.mul(b.add(b.mul(c, self.tiles), t), i64(lanes))
                 results = apply_both_sides(b, self.s.rows.data, self.s.columns.data, grid)
@@ -224,27 +225,35 @@ class _Emitter:
         full = self.c_blocks if s.c % s.lanes == 0 else b.sub(self.c_blocks, i64(1))
 
         def place(e: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            v = address(b, self.scratch, b.mul(e, self.v_place), F32)
+            (row, column), (rows, columns) = (
+                (b.udiv(e, i64(s.columns.places)), b.urem(e, i64(s.columns.places))),
+                s.axes,
+            )
+            first = b.add(b.mul(row, i64(rows.phases * columns.products)), b.mul(column, i64(columns.phases)))
 
             def k_tile(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                number = b.add(b.mul(e, self.k_tiles), b.add(first_k, k))
-                weights = address(b, self.u, b.mul(number, k_weights), F32)
                 result = b.add(b.mul(e, self.m_place), b.mul(b.mul(k, i64(s.vectors)), x_block))
 
                 def strip(start: ir.Value, pixels: int) -> None:
-                    x = address(b, v, b.mul(start, i64(s.lanes)), F32)
                     strip_number = b.udiv(b.add(start, i64(s.pixels - 1)), i64(s.pixels))
                     ahead, lines = coming_weights(b, k_weights, s.vectors, strip_number)
 
-                    def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
-                        w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
-                        x_c = address(b, x, b.mul(c, x_block), F32)
-                        coming = address(b, weights, b.add(ahead, b.mul(c, i64(s.lanes * lines * s.lanes))), F32)
-                        return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, coming, lines)
+                    def product(number: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+                        at = b.add(b.mul(number, self.v_place), b.mul(start, i64(s.lanes)))
+                        x = address(b, self.scratch, at, F32)
+                        number = b.add(b.mul(number, self.k_tiles), b.add(first_k, k))
+                        weights = address(b, self.u, b.mul(number, k_weights), F32)
 
-                    sums = sum_blocks(b, full, zeros(s.lanes, s.vectors, pixels), block)
-                    if s.c % s.lanes:
-                        sums = block(full, sums, s.c % s.lanes)
+                        def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
+                            w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
+                            x_c = address(b, x, b.mul(c, x_block), F32)
+                            coming = address(b, weights, b.add(ahead, b.mul(c, i64(s.lanes * lines * s.lanes))), F32)
+                            return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, coming, lines)
+
+                        sums = sum_blocks(b, full, sums, block)
+                        return block(full, sums, s.c % s.lanes) if s.c % s.lanes else sums
+
+                    sums = self._over_phases(first, row, column, zeros(s.lanes, s.vectors, pixels), product)
                     for number, value in enumerate(sums):
                         vector, pixel = divmod(number, pixels)
                         at = b.add(result, b.mul(x_block, i64(vector)))
@@ -261,6 +270,23 @@ class _Emitter:
 
         repeat(b, i64(0), i64(self.s.places), 1, [], place)
 
+    def _over_phases(
+        self, first: ir.Value, row: ir.Value, column: ir.Value, sums: list[ir.Value], product: Body
+    ) -> list[ir.Value]:
+        """`sums` after each product of the place (row, column), the `first` and those of the other phases."""
+        b, (rows, columns) = self.b, self.s.axes
+        if self.s.stride == 1:
+            return product(first, sums)
+
+        def count(place: ir.Value, axis: Transform) -> ir.Value:
+            return b.select(b.icmp_signed("<", place, i64(axis.places - 1)), i64(axis.phases), i64(axis.last))
+
+        def over_rows(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+            start = b.add(first, b.mul(i, i64(columns.products)))
+            return repeat(b, start, b.add(start, count(column, columns)), 1, sums, product)
+
+        return repeat(b, i64(0), count(row, rows), 1, sums, over_rows)
+
     # -- results: y = AT M A ------------------------------------------------------------------------------------------
 
     def _write_results(
@@ -268,7 +294,7 @@ class _Emitter:
     ) -> None:
         b, lanes, rows, columns = self.b, self.s.lanes, self.s.rows, self.s.columns
         plane = b.mul(b.mul(self.p, self.q), i64(lanes))
-        width = columns.products
+        width = columns.places
         images = [b.mul(n, image) for image in self.result_images]
         self.targets = [address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True)]
 
@@ -281,7 +307,7 @@ class _Emitter:
                 place = b.mul(b.add(b.mul(k, self.tiles), t), i64(lanes))
                 grid = [
                     [self._vector(self.m, b.add(place, b.mul(self.m_place, i64(i * width + j)))) for j in range(width)]
-                    for i in range(rows.products)
+                    for i in range(rows.places)
                 ]
                 results = apply_both_sides(b, rows.results, columns.results, grid)
                 if bias is not None:

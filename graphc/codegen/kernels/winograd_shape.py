@@ -1,14 +1,23 @@
 """Which convolutions Winograd's minimal filtering computes, in which form, and how their work is cut.
 
 A form is a transform along rows and one along columns: F(4x4, 3x3) or, on small maps, F(2x2, 3x3), whose weights are
-less than half; F(2x2, 5x5); and of filters of one row or column F(4, 3) and, for 7 taps, F(4, 4) + F(4, 3). All take
-1.7 to 4 times fewer products than the direct convolution, and keep within 5e-6 of the largest output against float64.
+less than half; F(2x2, 5x5); and of filters of one row or column F(4, 3) and, for 7 taps, F(4, 4) + F(4, 3). At stride 2
+F(2x2) of each of the four phases that even and odd rows and columns make, added up before the results. All take 1.4 to
+4 times fewer products than the direct convolution, and keep within 5e-6 of the largest output against float64.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.kernels.tile import split_vectors
-from graphc.codegen.kernels.transforms import IDENTITY, Transform, make_transform, split_taps
+from graphc.codegen.kernels.transforms import (
+    IDENTITY,
+    Transform,
+    make_transform,
+    split_phases,
+    split_taps,
+    take_taps,
+)
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
 from graphc.ir import DimLike, Value, dims
@@ -17,13 +26,16 @@ from graphc.ops import Conv2d
 Form = tuple[Transform, Transform]  # what is done along columns of an image, to rows of it; and along its rows
 
 TWO, FOUR, SEVEN = make_transform(2, 3), make_transform(4, 3), split_taps(4, 4, 3)
-FORMS: dict[tuple[int, int], tuple[Form, ...]] = {  # the first is the best for large images
-    (3, 3): ((FOUR, FOUR), (TWO, TWO)),
-    (5, 5): ((make_transform(2, 5), make_transform(2, 5)),),
-    (1, 3): ((IDENTITY, FOUR),),
-    (3, 1): ((FOUR, IDENTITY),),
-    (1, 7): ((IDENTITY, SEVEN),),
-    (7, 1): ((SEVEN, IDENTITY),),
+# Kernel and stride; the first form is the best for large images. At stride 2, F(4x4, 3x3) would take 19 % fewer
+# products than F(2x2, 3x3), but 3.2 times the weights, and 8 % more time at 64 to 128 channels.
+FORMS: dict[tuple[tuple[int, int], tuple[int, int]], tuple[Form, ...]] = {
+    ((3, 3), (1, 1)): ((FOUR, FOUR), (TWO, TWO)),
+    ((5, 5), (1, 1)): ((make_transform(2, 5),) * 2,),
+    ((1, 3), (1, 1)): ((IDENTITY, FOUR),),
+    ((3, 1), (1, 1)): ((FOUR, IDENTITY),),
+    ((1, 7), (1, 1)): ((IDENTITY, SEVEN),),
+    ((7, 1), (1, 1)): ((SEVEN, IDENTITY),),
+    **{((r, r), (2, 2)): ((split_phases(2, r, 2),) * 2,) for r in (3, 4, 5)},
 }
 FEW_CHANNELS = 256  # input and output channels together, up to which V and M of 24 tiles at 36 places fit 1 MiB
 TILES = (24, 54)  # of a block, with few and with many channels, at 36 places
@@ -33,14 +45,20 @@ FEWEST_CHANNELS = 16  # with fewer, the transforms cost more than the products s
 # of them beside as many tiles as registers hold sums, each is fetched once where the image has no more tiles than that:
 # 256 channels of 14x14 take 20 % less time than with 4 x 6. Where tiles are more, 4 x 6 is 5 to 15 % faster, for one
 # vector is bound by loads of inputs, unless the weights do not fit the last cache either (512 channels of 28x28: 8 %
-# less time). With 16 registers, 1 x 9 to 1 x 13 are slower everywhere.
+# less time). With 16 registers, 1 x 9 to 1 x 13 are slower everywhere. At stride 2, a place has the weights of up to 4
+# phases, and 1 x 25 is 7 % faster for two strips too (128 to 256 channels, 28x28 to 14x14).
 SECOND_CACHE, LAST_CACHE = 1 << 20, 32 << 20  # bytes of weights
 STREAM_PIXELS = 25  # beside one vector, with 32 registers
 STREAM_STEP = 4  # of the lengths of such strips: code for all 25 takes LLVM four times as long
 BANDWIDTH = 8  # bytes a cycle from the last cache
 SHOWN = 0.25  # of the time that weights take to load, what shows although products are computed meanwhile
 TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are trained with
-TRANSFORM_COST = 1.25  # the transforms beside the products, at 64 to 128 channels
+# The transforms beside the products, at 64 to 128 channels, by stride: F(2x2) at stride 2 takes additions alone
+TRANSFORM_COST = {1: 1.25, 2: 1.15}
+# Of images of few channels, which lie dense (16 lanes: up to 7): m results along a column; F(4, 5) would need 8 points
+DENSE_CHANNELS, ROWS, MOST_TAPS = 7, 4, 4
+# Cycles for a sum of products: stored, loaded, and combined to results, which takes about 2 operations
+RESULT_COST = 2.0
 # Two tasks share a block of tiles, and transform its inputs twice, where there is little else to do at the same time
 # (17x17 pixels are one block: with 2 threads, Inception v3 takes 10 % less time), and from so many output channels on,
 # where that costs 4 % at most. A thread that has both transforms them once.
@@ -66,14 +84,29 @@ class Shape:
 
     @property
     def form(self) -> str:
-        """Such as 4x4_3x3."""
-        (r, s), m, n = self.kernel, self.rows.m, self.columns.m
-        return f"{m}x{n}_{r}x{s}"
+        """Such as 4x4_3x3, or 4x1_7x7_stride2."""
+        (r, s), m, n, stride = self.kernel, self.rows.m, self.columns.m, self.stride
+        return f"{m}x{n}_{r}x{s}" + (f"_stride{stride}" if stride > 1 else "")
+
+    @property
+    def axes(self) -> Form:
+        """What is done to rows and to columns."""
+        return self.rows, self.columns
+
+    @property
+    def stride(self) -> int:
+        """From one row of inputs to the next of its phase."""
+        return self.rows.phases
+
+    @property
+    def products(self) -> int:
+        """Products for a tile and a pair of channels."""
+        return self.rows.products * self.columns.products
 
     @property
     def places(self) -> int:
-        """Products for a tile and a pair of channels."""
-        return self.rows.products * self.columns.products
+        """Sums of products for a tile and an output channel."""
+        return self.rows.places * self.columns.places
 
     @property
     def streams(self) -> bool:
@@ -109,7 +142,7 @@ class Shape:
     @property
     def tiles(self) -> int:
         """Tiles of results in a block."""
-        scaled = TILES[self.c + self.k > FEW_CHANNELS] * 36 // self.places
+        scaled = TILES[self.c + self.k > FEW_CHANNELS] * 36 // self.products
         return max(1, min(MOST_TILES, scaled) // self.pixels) * self.pixels
 
     @property
@@ -124,27 +157,32 @@ class Shape:
 
     def cycles(self, tiles: int) -> float:
         """About how long an image of so many tiles takes, for each pair of channels."""
-        loaded = -(-tiles // self.tiles) * self.places * 4 / BANDWIDTH
-        return max(tiles * self.places * TRANSFORM_COST / (2 * self.lanes), loaded) + loaded * SHOWN
+        loaded = -(-tiles // self.tiles) * self.products * 4 / BANDWIDTH
+        return max(tiles * self.products * TRANSFORM_COST[self.stride] / (2 * self.lanes), loaded) + loaded * SHOWN
 
     def count_tiles(self, p: int, q: int) -> int:
         """How many cover p x q results."""
         return -(-p // self.rows.m) * -(-q // self.columns.m)
 
 
-def make_shape(w: Buffer, y: Buffer, target: Target) -> Shape:
+def list_forms(op: Conv2d, kernel: tuple[int, int]) -> tuple[Form, ...]:
+    """The forms that there are for a convolution, whatever its channels."""
+    return FORMS.get((kernel, op.stride), ()) if op.dilation == (1, 1) and op.groups == 1 else ()
+
+
+def make_shape(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> Shape:
     """The shape of a layer with these weights and results, in the form that takes least time."""
     (k, c, r, s), (p, q) = w.type.static_shape(), y.shape[2:]
     sizes = (p, q) if isinstance(p, int) and isinstance(q, int) else None
-    shapes = [_make_shape(form, k, c, sizes, target) for form in FORMS[r, s]]
+    shapes = [_make_shape(form, k, c, sizes, target) for form in list_forms(op, (r, s))]
     return min(shapes, key=lambda shape: shape.cycles(shape.count_tiles(*sizes))) if sizes else shapes[0]
 
 
 def _make_shape(form: Form, k: int, c: int, sizes: tuple[int, int] | None, target: Target) -> Shape:
     rows, columns = form
     shape = Shape(target.lanes, *split_vectors(-(-k // target.lanes), target), c, k, rows, columns)
-    weight_bytes = 4 * shape.places * k * c
-    few = sizes is not None and shape.count_tiles(*sizes) <= STREAM_PIXELS
+    weight_bytes = 4 * shape.products * k * c
+    few = sizes is not None and shape.count_tiles(*sizes) <= STREAM_PIXELS * shape.stride
     streams = weight_bytes > (SECOND_CACHE if few else LAST_CACHE)
     return replace(shape, vectors=1, pixels=STREAM_PIXELS) if streams and target.registers >= 32 else shape
 
@@ -152,8 +190,7 @@ def _make_shape(form: Form, k: int, c: int, sizes: tuple[int, int] | None, targe
 def winograd_fits(op: Conv2d, w: Buffer | Value) -> bool:
     """Whether there is a form for the convolution, and enough channels."""
     k, c, r, s = w.type.static_shape()
-    plain = op.stride == op.dilation == (1, 1) and op.groups == 1
-    return plain and (r, s) in FORMS and min(k, c) >= FEWEST_CHANNELS
+    return bool(list_forms(op, (r, s))) and min(k, c) >= FEWEST_CHANNELS
 
 
 def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool = False) -> bool:
@@ -164,11 +201,29 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool 
     _, _, r, s = w.type.static_shape()
     if not winograd_fits(op, w):
         return False
-    (p, q), shape = y.shape[2:], make_shape(w, y, target)
+    (p, q), shape = y.shape[2:], make_shape(op, w, y, target)
     if not isinstance(p, int) or not isinstance(q, int):
         return True  # as for a large image
     images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
     direct = p * q * r * s / (2 * target.lanes) + r * s * 4 / BANDWIDTH * SHOWN
     # what is written more than directly; a store loads its line before
-    written = (shape.places - r * s) * 4 * 2 / BANDWIDTH if fresh else 0.0
+    written = (shape.products - r * s) * 4 * 2 / BANDWIDTH if fresh else 0.0
     return images * shape.cycles(shape.count_tiles(p, q)) + written < images * direct
+
+
+def find_rows(op: Conv2d, weights: Sequence[int]) -> Form | None:
+    """What transforms the rows of a dense image, if that saves more products than it costs; weights are K, C, R, S."""
+    (k, c, r, s), (stride, _) = weights, op.stride
+    if op.groups > 1 or op.dilation != (1, 1) or c > DENSE_CHANNELS or not stride < r <= MOST_TAPS * stride:
+        return None
+    rows = split_phases(ROWS, r, stride)
+    saved = c * s * (r - rows.products / rows.m) / 2  # cycles for a vector of results
+    factors = sum(1 for line in rows.data for x in line if x)
+    cost = RESULT_COST * rows.places / rows.m + c * op.stride[1] * factors / (2 * rows.m * k)
+    return (rows, take_taps(s)) if saved > cost else None
+
+
+def make_rows_shape(form: Form, w: Buffer, vectors: int, pixels: int, target: Target) -> Shape:
+    """The shape of a layer of few channels, with such a register tile."""
+    k, c, _, _ = w.type.static_shape()
+    return Shape(target.lanes, vectors, pixels, c, k, *form)

@@ -11,7 +11,7 @@ from graphc.ir import DimLike
 
 
 class WinogradWeights:
-    """G w GT as [place, tile of k, c, vectors * lanes], zero beyond K: made once, when the network is loaded.
+    """G w GT as [product, tile of k, c, vectors * lanes], zero beyond K: made once, when the network is loaded.
 
     w is [K,C,R,S] or, if `turned`, [C,K,R,S], of which the last tap is read first.
     """
@@ -21,15 +21,15 @@ class WinogradWeights:
     def __init__(self, shape: Shape, w: Buffer, y: Buffer, turned: bool) -> None:
         s, self.turned = shape, turned
         self.shape = shape
-        result = y.temporary("winograd", w.type.with_shape(s.places, s.k_tiles, s.c, s.vectors * s.lanes))
+        result = y.temporary("winograd", w.type.with_shape(s.products, s.k_tiles, s.c, s.vectors * s.lanes))
         self.buffers = [result, w]
         self.sizes: list[DimLike] = [s.k, s.c, s.k_tiles]
         self.tasks: DimLike = s.k_tiles * s.vectors
-        self.work: DimLike = s.k * s.c * s.places * s.kernel[0]
+        self.work: DimLike = s.k * s.c * s.products * s.kernel[0]
         self.key = f"{self.name} {s.lanes} {s.vectors} {s.form} {turned}"
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
-        """A task is a vector of output channels: for each c, its filters, the transform, stores of the places."""
+        """A task is a vector of output channels: for each c, its filters, the transform, stores of the products."""
         s, (u, w, k_all, c_all, k_tiles, begin, end, _) = self.shape, function.args
         r_all, s_all = s.kernel
         count = r_all * s_all
