@@ -21,6 +21,7 @@ from graphc.ir import Array, Graph, Value
 from graphc.passes import optimize
 from graphc.reference import random_inputs
 from graphc.runtime.jit import JitCode, make_network
+from graphc.runtime.lending import LentWeights
 from graphc.runtime.network import Network, check_threads
 from graphc.runtime.specializing import SpecializingNetwork
 from graphc.runtime.tiling import META_KEY, refuse
@@ -87,7 +88,7 @@ def compile(
     plan = plan_network(final, target, count, precise, tune)
     code = JitCode(find_code([(plan, target)], describe(graph, final, precise)))
     recipe = compile, (graph, threads, cpu, optimized, precise, tune)
-    return make_network(code, SYMBOL, plan.weight_block(), count, recipe)
+    return make_network(code, SYMBOL, LentWeights(plan), count, recipe)
 
 
 def plan_network(

@@ -51,13 +51,14 @@ class Lowered:
 def emit_module(
     plans: Plans, symbol: str, metadata: str, header: bytes = b"", embed: bool = False, profile: bool = False
 ) -> Lowered:
-    """The optimised LLVM module of a network's plans."""
+    """The optimised LLVM module of a network's plans; an artefact's has a header, that of its weights."""
     triple = plans[0][1].triple
     with _without_collecting():
         built = NetworkModule(plans, symbol, metadata, header, embed, profile)
     cpuid = "cpuid_x86_64.ll" if triple.startswith("x86_64") else "cpuid_other.ll"
     llvm.initialize_native_asmparser()  # the texts hold instructions that LLVM IR has no words for
-    module = llvm.parse_assembly(built.text(*map(_runtime_text, ("pool.ll", "levels.ll", cpuid, "api.ll"))))
+    texts = "pool.ll", "levels.ll", cpuid, "api.ll", *(() if header else ("in_process.ll",))
+    module = llvm.parse_assembly(built.text(*map(_runtime_text, texts)))
     module.verify()
     machine = base_machine(triple)
     optimize_code(module, machine, built.nests)

@@ -147,6 +147,12 @@ keep:
 ; int NAME_create_from_memory(NAME **net, int threads, const void *weights, int64_t bytes): the caller keeps the weights
 ; alive for as long as the network; null for the embedded ones
 define i32 @NAME_create_from_memory(ptr %out, i32 %threads, ptr %given, i64 %bytes) {
+  %code = call i32 @graphc_create(ptr %out, i32 %threads, ptr %given, i64 %bytes, ptr null)
+  ret i32 %code
+}
+
+; Creates a network, and tells `visit`, if it is not null, of the weights that are being packed (@graphc_visit)
+define internal i32 @graphc_create(ptr %out, i32 %threads, ptr %given, i64 %bytes, ptr %visit) {
   %no_out = icmp eq ptr %out, null
   br i1 %no_out, label %bad_argument, label %check
 bad_argument:
@@ -233,11 +239,22 @@ setup:
   store ptr %own, ptr %f3
   %setup_at = getelementptr %graphc.level, ptr %level, i32 0, i32 1
   %setup_code = load ptr, ptr %setup_at
-  call void %setup_code(ptr %f, ptr %pool)
+  call void %setup_code(ptr %f, ptr %pool, ptr %visit)
   %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 7
   call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   store ptr %net, ptr %out
   ret i32 0
+}
+
+; Setup calls this before it reads weights, and after: void visit(int64_t offset, int64_t bytes, int after)
+define internal void @graphc_visit(ptr %visit, i64 %offset, i64 %bytes, i32 %after) {
+  %nobody = icmp eq ptr %visit, null
+  br i1 %nobody, label %done, label %tell
+tell:
+  call void %visit(i64 %offset, i64 %bytes, i32 %after)
+  br label %done
+done:
+  ret void
 }
 
 ; void NAME_destroy(NAME *net): null is allowed

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.codegen.target import base_machine
+from graphc.runtime.lending import CREATE_VISITING, LentWeights
 from graphc.runtime.network import SIGNATURES, Network
 
 
@@ -32,7 +33,7 @@ class JitCode:
 def make_network(
     code: JitCode,
     symbol: str,
-    weights: NDArray[np.uint8],
+    weights: NDArray[np.uint8] | LentWeights,
     threads: int,
     recipe: tuple[Callable[..., Network], tuple[Any, ...]],
 ) -> Network:
@@ -40,6 +41,13 @@ def make_network(
     functions = {name: code.function(f"{symbol}_{name}", *signature) for name, signature in SIGNATURES.items()}
 
     def create(out: Any) -> int:
+        if isinstance(weights, LentWeights):
+            try:
+                with weights.lend() as lent:
+                    return int(code.function(f"{symbol}_create_visiting", *CREATE_VISITING)(out, threads, *lent))
+            except BaseException:  # weights that could not be made: it holds others
+                functions["destroy"](out._obj)
+                raise
         return int(functions["create_from_memory"](out, threads, weights.ctypes.data, weights.size))
 
     return Network(functions, create, (code, weights), recipe)

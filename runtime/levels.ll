@@ -8,7 +8,8 @@
 ;
 ;   0 i32 prepare(ptr sizes, ptr table)   checks the sizes (in the order of the symbols), fills the table with all that
 ;                                         depends on them; word 0 is the workspace in bytes
-;   1 void setup(ptr frame, ptr pool)     runs the kernels that read nothing but weights, once
+;   1 void setup(ptr frame, ptr pool, ptr visit)   runs the kernels that read nothing but weights, once (see
+;                                         @graphc_visit in runtime/api.ll)
 ;   2 void forward(ptr frame, ptr pool)   runs the others; the frame holds addresses: table, weights, workspace, the
 ;                                         network's own block, the inputs, the outputs
 ;   3 void output_dims(ptr table, i32 output, ptr dims)   stores the dims of an output

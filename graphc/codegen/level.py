@@ -138,19 +138,23 @@ class LevelCode:
         return load_word(b, table, self._entry(d), I64) if isinstance(d, Dim) else i64(d)
 
     def _emit_sequence(self, name: str, steps: Sequence[Step], stamps: ir.GlobalVariable | None) -> ir.Function:
-        """`void graphc_NAME(ptr frame, ptr pool)`: the steps in order, on the pool where it is worth it."""
+        """`void graphc_NAME(ptr frame, ptr pool)`: the steps in order, on the pool where it is worth it.
+
+        Setup has a third argument, `visit`, which is told of the weights that a step reads.
+        """
         functions = [self._emit_step(f"{name}_{i}", step.kernel) for i, step in enumerate(steps)]
         if name == "forward":
             self.nests = {self._kernel(s.kernel).name for s in steps if isinstance(s.kernel, LoopNestKernel)}
         pool_run = self.module.globals.get("graphc_pool_run") or ir.Function(
             self.module, ir.FunctionType(VOID, [PTR, PTR, PTR, I64]), "graphc_pool_run"
         )
-        sequence = self._function(name, VOID, [PTR, PTR])
-        frame, pool = sequence.args
+        sequence = self._function(name, VOID, [PTR] * (3 if name == "setup" else 2))
+        frame, pool, *visit = sequence.args
         b = ir.IRBuilder(sequence.append_basic_block("entry"))
         table = load_word(b, frame, FRAME_TABLE, PTR)
         for i, (step, function) in enumerate(zip(steps, functions, strict=True)):
             _emit_stamp(b, stamps, i)
+            self._emit_visits(b, visit, step.kernel, after=False)
             tasks = self._load_entry(b, table, step.kernel.tasks)
             work = self._load_entry(b, table, step.kernel.work)
             with b.if_else(b.icmp_signed("<", work, i64(SERIAL_WORK))) as (alone, together):
@@ -158,9 +162,21 @@ class LevelCode:
                     b.call(function, [frame, i64(0), tasks, i64(0)])
                 with together:
                     b.call(pool_run, [pool, function, frame, tasks])
+            self._emit_visits(b, visit, step.kernel, after=True)
         _emit_stamp(b, stamps, len(steps))
         b.ret_void()
         return sequence
+
+    def _emit_visits(self, b: ir.IRBuilder, visit: Sequence[ir.Value], kernel: Kernel, after: bool) -> None:
+        """Tell `visit`, if this is setup, which weights the kernel is about to read, or has read."""
+        for told in visit:
+            for buffer in kernel.buffers:
+                place = self.plan.places[buffer.memory]
+                if place.kind == "weights":
+                    size = buffer_bytes(buffer)
+                    assert isinstance(size, int)
+                    args = [told, i64(place.index), i64(size), ir.Constant(I32, int(after))]
+                    intrinsic(b, "graphc_visit", VOID, args)
 
     def _define_stamps(self, name: str) -> ir.GlobalVariable:
         """Where a profiled run notes when each step begins, and when the last one ends; `name()` is its address.

@@ -64,9 +64,13 @@ class Plan:
         space = np.zeros(self.weight_bytes + ALIGNMENT, np.uint8)
         block = space[-space.ctypes.data % ALIGNMENT :][: self.weight_bytes]
         for start, value in self.weights:
-            data = self._weight(value)
-            block[start : start + data.size] = data
+            self.fill_weight(block, start, value)
         return block
+
+    def fill_weight(self, block: NDArray[np.uint8], start: int, value: Value) -> None:
+        """Write a weight where it lies in the block."""
+        data = self._weight(value)
+        block[start : start + data.size] = data
 
     def weight_chunks(self) -> Iterator[memoryview]:
         """The same bytes tensor by tensor, so that a file can be written without a second copy in memory."""
