@@ -15,6 +15,9 @@ from test_gradient_kernels import blocked
 from test_random_graphs import check as check_network
 
 from graphc import nn, ops
+from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.kernels.winograd import WinogradConv
+from graphc.codegen.kernels.winograd_rows import WinogradRows
 from graphc.codegen.kernels.winograd_shape import FORMS
 from graphc.codegen.plan import Plan
 from graphc.ir import Array, DimLike, DType, Graph, TensorType, dims, f32
@@ -23,20 +26,24 @@ from graphc.passes import eliminate_dead_code
 from graphc.reference import random_inputs
 
 Image = tuple[DimLike, DimLike]  # height and width
-# What a kernel's name begins with. Loop nests are counted by the op that they compute.
+# See `family`. Loop nests are counted by the op that they compute.
 FAMILIES = (
     *("conv_dense", "conv_blocked", "conv_pointwise", "conv_phases", "window_conv", "window_max", "window_average"),
-    *("window_phases", "winograd", "winograd_weights", "pack_weights", "product", "max_pool_route"),
-    *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise"),
+    *("window_phases", "winograd", "winograd_phases", "winograd_rows", "winograd_weights", "pack_weights", "product"),
+    *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
     *("dense_to_blocks", "blocks_to_dense", "nest_pack", "nest_pixels", "nest_sum"),
 )
 # These are no code: their result is their operand's bytes, or passes rewrite them into others
 WITHOUT_CODE = {"dropout", "flatten", "reshape", "identity", "batch_norm", "split"}
 
 
-def family(kernel: str) -> str:
-    """The family of a kernel's name."""
-    return next((f for f in sorted(FAMILIES, key=len, reverse=True) if kernel.startswith(f)), kernel)
+def family(kernel: Kernel) -> str:
+    """The family of a kernel: what its name begins with, but for Winograd's, which all are called by their form."""
+    if isinstance(kernel, WinogradRows):
+        return "winograd_rows"
+    if isinstance(kernel, WinogradConv) and kernel.shape.stride > 1:
+        return "winograd_phases"
+    return next((f for f in sorted(FAMILIES, key=len, reverse=True) if kernel.name.startswith(f)), kernel.name)
 
 
 def hostile(dtype: DType) -> Data:
@@ -120,11 +127,20 @@ def blocked_conv(draw: st.DrawFn) -> Problem:
 @st.composite
 def winograd(draw: st.DrawFn) -> Problem:
     """Winograd's, of each form; those for small maps are chosen where the size is known."""
-    kernel = draw(st.sampled_from(sorted(FORMS)))
+    kernel, stride = draw(st.sampled_from(sorted(FORMS)))
     few = draw(st.booleans())
     c, k = (draw(MANY), draw(MANY)) if few else (draw(st.sampled_from([256, 300, 512])), draw(MANY) * 2)
     size: Image = (H, W) if few or draw(st.booleans()) else draw(st.tuples(st.integers(7, 20), st.integers(7, 20)))
-    return convolution(draw, ops.Conv2d(padding=draw_pads(draw, kernel)), c, k, kernel, size)
+    return convolution(draw, ops.Conv2d(stride, draw_pads(draw, kernel)), c, k, kernel, size)
+
+
+@st.composite
+def first_layer(draw: st.DrawFn) -> Problem:
+    """Of images of few channels, which lie dense: directly, and by transforms of their columns."""
+    c, k, stride = draw(st.integers(1, 7)), draw(MANY), draw(st.integers(1, 4))
+    kernel = draw(st.integers(stride + 1, min(4 * stride, 11))), draw(st.integers(1, 11))
+    op = ops.Conv2d((stride, draw(st.integers(1, 4))), draw_pads(draw, kernel))
+    return convolution(draw, op, c, k, kernel, (H, W))
 
 
 @st.composite
@@ -206,6 +222,7 @@ DRAWS: dict[str, st.SearchStrategy[Problem] | st.SearchStrategy[Drawn]] = {
     "blocked conv": blocked_conv(),
     "transposed conv": GRADIENTS["transposed"],
     "winograd": winograd(),
+    "first layer": first_layer(),
     "weight gradient": weight_gradient(),
     "blocked pools": blocked_pools(),
     "blocked routes": blocked_routes(),
@@ -227,7 +244,7 @@ DRAWN_MORE = {
 def reached(plan: Plan, sizes: dict[str, int]) -> set[str]:
     """The families of the kernels that a run of these sizes executes."""
     steps = [s for s in (*plan.setup, *plan.steps) if dims.evaluate(s.kernel.tasks, sizes) > 0]
-    return {family(step.kernel.name) for step in steps}
+    return {family(step.kernel) for step in steps}
 
 
 def wanted() -> set[str]:

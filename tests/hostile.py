@@ -23,7 +23,8 @@ class Case:
 
     source: ModelProto | Callable[[Path], ModelProto | bytes | None]
     error: type[GraphcError] | None = None
-    culprit: str | None = None  # a node, tensor, input, output or function; None if the file as a whole is at fault
+    # a node, tensor, input, output or function, or "byte N" and where that is; None if the file as a whole is at fault
+    culprit: str | None = None
     right: Callable[..., object] | None = None  # the result of these inputs; by default that of the NumPy reference
     inputs: Callable[[], list[Array]] | None = None  # by default random ones of `sizes`
     sizes: dict[str, int] = field(default_factory=dict)  # of dims; others are 1

@@ -70,8 +70,25 @@ FILES: dict[str, Source] = {
     "folder": lambda path: path.mkdir(),
 }
 
+# Where the damage is, for those that have a place: all of them begin as WHOLE does
+PLACES = {
+    "zeros": "byte 0 of 1000: expected a field, got byte 0x00",
+    "png": "byte 10 of 18",
+    "text": "byte 0 of 1700: expected a field, got byte 0x23",
+    "json": "byte 0 of 13",
+    "cut": "byte 54 of 200, in graph 'net', initializer 'w', raw_data: expected 432 bytes, got 146",
+    "cut_by_1": f"byte {len(WHOLE) - 1} of {len(WHOLE) - 1}, in opset_import: expected an integer, got the end",
+    "cut_in_tag": f"byte {len(WHOLE)} of {len(WHOLE) + 1}: expected an integer, got the end",
+    "long_field": f"byte {len(WHOLE) + 7} of {len(WHOLE) + 7}, in graph: expected {2**40} bytes, got 0",
+    "negative_field": f"byte {len(WHOLE) + 11} of {len(WHOLE) + 11}, in graph: expected {2**64 - 1} bytes, got 0",
+    "varint_of_11_bytes": f"byte {len(WHOLE) + 1} of {len(WHOLE) + 12}: expected an integer of at most 10 bytes",
+    "wire_type_7": f"byte {len(WHOLE)} of {len(WHOLE) + 1}: expected a field, got byte 0x3f",
+    "groups_open": f"byte {len(WHOLE)} of {len(WHOLE) + 10_000}: expected a field, got byte 0x3b",
+    "nested_5000": "byte 400 of 54461, in graph, node, attribute, g, node: expected at most 100 messages in each other",
+    "name_not_utf8": "byte 18 of 526, in graph, node 'y', name: expected UTF-8",
+}
 CASES: dict[str, Case] = {
-    **{f"file_{name}": bad(source, FileError, None) for name, source in FILES.items()},
+    **{f"file_{name}": bad(source, FileError, PLACES.get(name)) for name, source in FILES.items()},
     "file_twice": bad(data(WHOLE + WHOLE), GraphError, "x"),  # protobuf joins what it reads
     "file_nested_20": bad(data(nested(20)), UnsupportedError, None),
 }

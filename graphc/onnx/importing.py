@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, defs, version_converter
 
 from graphc.errors import FileError, GraphcError, GraphError, UnsupportedError, ValueDependentError
 from graphc.ir import Array, Builder, DType, Graph, TensorType, Value
+from graphc.onnx.damage import find_damage
 from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler, fold_node
 from graphc.onnx.import_ops.folding import FOLDED_IN_ALL, folded_elements
 from graphc.onnx.import_ops.shapes import FOLDED_ELEMENTS
@@ -28,6 +29,7 @@ from graphc.onnx.tensors import CONSTANT, DTYPES, PRODUCER, RENAMED, check_size,
 
 OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files are raised to it by onnx's version converter
 LARGEST_FILE = 2**31 - 1  # bytes: protobuf's own limit
+SEARCHED = 2**26  # bytes of a model that is written again to find what is damaged in it
 UNBOUNDED = 2**31 - 1  # as the most inputs of an op: any number
 DEPRECATED = ("GroupNormalization",)  # from opset 18 to 20, for its factors of groups; runtimes run it all the same
 # What a value of the wrong kind in a file can raise in the code that reads it.
@@ -52,11 +54,13 @@ def read_model(file: Path) -> ModelProto:
         raise FileError(f"{file.name}: expected at most {LARGEST_FILE} bytes, got {size}; weights may lie beside it")
     try:
         # np.fromfile takes half the time of read_bytes, but wants a file whose size is known
-        model.ParseFromString(np.fromfile(file, np.uint8).data if file.is_file() else file.read_bytes())
+        data = np.fromfile(file, np.uint8).data if file.is_file() else memoryview(file.read_bytes())
     except OSError as error:
         raise FileError(f"{file.name}: {error.strerror or error}") from None
+    try:
+        model.ParseFromString(data)
     except DecodeError as error:
-        raise FileError(f"{file.name}: not an ONNX model: {error}") from None
+        raise FileError(f"{file.name}: not an ONNX model: {find_damage(data) or error}") from None
     if not model.HasField("graph"):
         raise FileError(f"{file.name}: not an ONNX model: it has no graph")
     return model
@@ -86,7 +90,9 @@ def _import(model: ModelProto, label: str, name: str | None, folder: Path | None
     except GraphcError as error:
         raise type(error)(one_line(f"{label}: {error}")) from None
     except MALFORMED as error:  # text that is not UTF-8, and whatever else a damaged file may hold
-        raise FileError(f"{label}: not an ONNX model: a damaged field ({one_line(str(error))})") from None
+        small = model.ByteSize() <= SEARCHED
+        where = find_damage(memoryview(model.SerializeToString())) if small else None
+        raise FileError(f"{label}: not an ONNX model: {where or f'a damaged field ({one_line(str(error))})'}") from None
     if graph is None:
         problems = [one_line(p) for p in importer.problems]
         if importer.only_values:
