@@ -31,9 +31,8 @@ from graphc.codegen.nest import Buffer
 from graphc.ir import dims
 from graphc.ops import Conv2d
 
-LONGEST_SEGMENT = (
-    60  # pixels: with 24, columns that two segments see cost 5 %; with 120, V leaves the first-level cache
-)
+# Pixels: with 24, columns that two segments see cost 5 %; with 120, V leaves the first-level cache
+LONGEST_SEGMENT = 60
 CHUNK_BYTES = 20 * 1024  # of M, beside weights in the first-level cache: 3x3 takes 15 % more time with 40 KiB
 
 
