@@ -254,7 +254,7 @@ def test_the_dump_holds_graphs_plan_and_code(tmp_path: Path, monkeypatch: pytest
     names = {p.name for p in tmp_path.iterdir()}
     assert {"00_input.txt", "plan.txt", "module.s"} <= names
     kernels = re.findall(r"^ +\d+ (\w+) ", (tmp_path / "plan.txt").read_text(), re.MULTILINE)
-    assert sum(k.startswith(("conv", "winograd")) for k in kernels) == 2
+    assert sum("conv" in k or "winograd" in k for k in kernels) == 2
     assert all(any(re.fullmatch(rf"graphc_{k}_\d+\.ll", n) for n in names) for k in kernels)
 
 
