@@ -38,7 +38,7 @@
 ; not run in time holds nobody up: it finds the gate closed, and the others have done its share.
 ;
 ; TO WAIT, AND WHY NO WAKE-UP IS LOST
-; graphc_pool_await looks at the gate for some microseconds, then sleeps; an idle pool uses no CPU. To sleep is: lock
+; graphc_pool_await looks at the gate for a while, then sleeps; an idle pool uses no CPU. To sleep is: lock
 ; the mutex, add one's mark (ASLEEP or WAITING) to the gate, look once more, wait on the condition variable (which
 ; unlocks). To wake is: lock, broadcast, unlock. Only atomic read-modify-writes change the gate, and those of one word
 ; happen in one order that all threads agree on, whatever their memory orders. So a change that ends a wait comes either
@@ -196,7 +196,7 @@ join_in:
   call void @graphc_pool_work(ptr %pool, i64 0)
   ; The gate is closed, so nobody enters any more: until (gate & INSIDE) == 0; mark WAITING = 4.
   %done = getelementptr %graphc.pool, ptr %pool, i32 0, i32 15
-  call void @graphc_pool_await(ptr %pool, i64 u0xFFFFFF00, i1 false, i64 4, ptr %done)
+  call void @graphc_pool_await(ptr %pool, i64 u0xFFFFFF00, i1 false, i64 4, ptr %done, i32 50000)
   br label %finished
 finished:
   ret void
@@ -278,7 +278,7 @@ entry:
   %thread = zext i32 %number to i64
   br label %idle
 idle:                                                   ; until (gate & (OPEN | STOP)) != 0; mark ASLEEP = 2^32
-  call void @graphc_pool_await(ptr %pool, i64 3, i1 true, i64 u0x100000000, ptr %work)
+  call void @graphc_pool_await(ptr %pool, i64 3, i1 true, i64 u0x100000000, ptr %work, i32 400000)
   br label %look
 look:
   %gate = load atomic i64, ptr %pool monotonic, align 64
@@ -314,12 +314,14 @@ end:
 ; Returns when ((gate & mask) != 0) == set: spins, then sleeps on the condition variable `signal` with `mark` added to
 ; the gate. The loads acquire for the caller's sake (see `inside` above); the marks need no order but the gate's own.
 ;
-; How long it spins: 50,000 loads, one a cycle, are some 12 us, about what a sleep and a wake-up cost (measured: 17 us
-; a region). So the wrong guess costs at most as much again, and the gaps between a network's layers are mostly
-; shorter. Plain loads, because LLVM has no portable pause: those of x86 and AArch64 are target intrinsics, and the
+; How long it spins: `longest` loads, one a cycle. To sleep and be woken costs 17 us, and more where the core has gone
+; to sleep, too. A worker spins for some 100 us, longer than most layers that are serial or small: with 12 us, networks
+; of many small layers took 2 to 6 % more time with two threads. (Where two processes share the cores, that costs them
+; 10 to 15 %.) The caller spins for some 12 us: whom it waits for may want its core.
+; Plain loads, because LLVM has no portable pause: those of x86 and AArch64 are target intrinsics, and the
 ; cycle counter traps on AArch64. No sched_yield: on a core that others want, Linux makes a yielding thread wait a
 ; whole time slice, milliseconds, where a thread that slept is run soon after it is woken.
-define internal void @graphc_pool_await(ptr %pool, i64 %mask, i1 %set, i64 %mark, ptr %signal) {
+define internal void @graphc_pool_await(ptr %pool, i64 %mask, i1 %set, i64 %mark, ptr %signal, i32 %longest) {
 entry:
   %mutex = getelementptr %graphc.pool, ptr %pool, i32 0, i32 13
   br label %spin
@@ -332,7 +334,7 @@ spin:
   br i1 %ready, label %end, label %again
 again:
   %spins.next = add i32 %spins, 1
-  %tired = icmp eq i32 %spins.next, 50000
+  %tired = icmp eq i32 %spins.next, %longest
   br i1 %tired, label %sleep, label %spin
 sleep:
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)

@@ -65,6 +65,8 @@ class WinogradConv:
         rows, columns = dims.ceil_div(p, s.rows.m), dims.ceil_div(q, s.columns.m)
         all_tiles = dims.product([rows, columns])
         blocks = dims.ceil_div(all_tiles, s.tiles)
+        if s.k_tiles == 1:  # nothing else to share out
+            blocks = dims.maximum(blocks, dims.minimum(2, all_tiles))
         part_tiles, parts = s.cut(dims.product([images, blocks]))
         together = dims.floor_div(s.most_tiles - 1, part_tiles) + 1
         self.sizes: list[DimLike] = [
