@@ -117,3 +117,8 @@ def test_it_pays_whatever_the_size_and_the_cpu() -> None:
     form = find_rows(op, (64, 3, 7, 7))
     assert form is not None and (form[0].m, form[1].m) == (4, 1)
     assert find_rows(op, (64, 8, 7, 7)) is None  # in blocks on every CPU
+
+
+def test_large_filters_make_no_large_code() -> None:
+    for stride, kernel in ((3000, (9000, 3)), (2, (7, 9000)), (5, (17, 17))):
+        assert find_rows(ops.Conv2d((stride, stride)), (64, 3, *kernel)) is None

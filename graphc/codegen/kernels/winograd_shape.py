@@ -58,6 +58,7 @@ TRANSFORM_COST = {1: 1.25, 2: 1.15}
 # Of images of few channels, which lie dense (16 lanes: up to 7): m results along a column; F(4, 5) would need 8 points
 DENSE_CHANNELS, ROWS, MOST_TAPS = 7, 4, 4
 # Cycles for a sum of products: stored, loaded, and combined to results, which takes about 2 operations
+LARGEST_ROWS = 16  # of filters: the code holds all their taps, and its matrices grow with the square
 RESULT_COST = 2.0
 # Two tasks share a block of tiles, and transform its inputs twice, where there is little else to do at the same time
 # (17x17 pixels are one block: with 2 threads, Inception v3 takes 10 % less time), and from so many output channels on,
@@ -214,7 +215,9 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool 
 def find_rows(op: Conv2d, weights: Sequence[int]) -> Form | None:
     """What transforms the rows of a dense image, if that saves more products than it costs; weights are K, C, R, S."""
     (k, c, r, s), (stride, _) = weights, op.stride
-    if op.groups > 1 or op.dilation != (1, 1) or c > DENSE_CHANNELS or not stride < r <= MOST_TAPS * stride:
+    if op.groups > 1 or op.dilation != (1, 1) or c > DENSE_CHANNELS or max(r, s) > LARGEST_ROWS:
+        return None
+    if not stride < r <= MOST_TAPS * stride:
         return None
     rows = split_phases(ROWS, r, stride)
     saved = c * s * (r - rows.products / rows.m) / 2  # cycles for a vector of results
