@@ -93,12 +93,15 @@ class Network:
         self._bind(arrays, results)()
         return results[0] if len(results) == 1 else tuple(results)
 
-    def bind(self, arrays: Mapping[str, Array]) -> tuple[Callable[[], None], dict[str, Array]]:
+    def bind(
+        self, arrays: Mapping[str, Array], workspace: Array | None = None
+    ) -> tuple[Callable[[], None], dict[str, Array]]:
         """A run, to be called any number of times, that reads and writes these arrays where they lie; and the outputs.
 
         `arrays` holds every input by name, and outputs that are to be written into given memory, C-contiguous and of
         the right dtype and shape. Of the others, NAME.next goes into the input NAME, if there is one of its type: a
-        state is updated in place. The rest are new arrays. Errors: InputError.
+        state is updated in place. The rest are new arrays. `workspace` are the bytes, aligned to 64, in which it runs,
+        where that is not to be memory that the network keeps. Errors: InputError.
         """
         if missing := [name for name, _ in self.inputs if name not in arrays]:
             raise InputError(f"network '{self.name}': expected arrays for inputs {', '.join(missing)}, got none")
@@ -115,7 +118,7 @@ class Network:
             _check_memory(name, outputs[name], shape, type, writeable=True)
         for (name, type), array in zip(self.inputs, inputs, strict=True):
             _check_memory(name, array, array.shape, type)
-        return self._bind(inputs, list(outputs.values())), outputs
+        return self._bind(inputs, list(outputs.values()), workspace), outputs
 
     def _allocate(self, name: str, type: TensorType, shape: tuple[int, ...]) -> Array:
         try:
@@ -124,20 +127,31 @@ class Network:
             got = f"{type.dtype.value}[{','.join(map(str, shape))}]"
             raise InputError(f"network '{self.name}': output '{name}': out of memory for {got}") from None
 
-    def _bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
+    def _bind(
+        self, inputs: Sequence[Array], outputs: Sequence[Array], workspace: Array | None = None
+    ) -> Callable[[], None]:
         packed, sizes, _ = self._prepare(tuple([a.shape for a in inputs]))
         sources = self._sources(*[a.ctypes.data for a in inputs])
         targets = self._targets(*[a.ctypes.data for a in outputs])
-        return partial(self._run, sources, packed, targets, sizes, (*inputs, *outputs))
+        place = (None, 0) if workspace is None else (workspace.ctypes.data, workspace.nbytes)
+        return partial(self._run, sources, packed, targets, place, sizes, (*inputs, *outputs, workspace))
 
-    def _run(self, sources: Any, packed: Any, targets: Any, sizes: Mapping[str, int], _arrays: Sequence[Array]) -> None:
+    def _run(
+        self,
+        sources: Any,
+        packed: Any,
+        targets: Any,
+        place: tuple[int | None, int],
+        sizes: Mapping[str, int],
+        _arrays: Sequence[Array | None],
+    ) -> None:
         """One run on the addresses of these arrays, with a handle that no other thread uses meanwhile."""
         try:
             handle = self._idle.pop()
         except IndexError:  # every handle is in use by another thread
             handle = self._new_handle()
         try:
-            self._check(self._functions["call"](handle, sources, packed, targets, None, 0), sizes)
+            self._check(self._functions["call"](handle, sources, packed, targets, *place), sizes)
         finally:
             self._idle.append(handle)
 

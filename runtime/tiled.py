@@ -20,6 +20,7 @@ from graphc.runtime.windows import ArrayTarget, Source, open_result, open_source
 if TYPE_CHECKING:
     from graphc.runtime.network import Network
 
+ALIGNMENT = 64  # bytes, of a workspace
 PREPARED = 3  # arrays of a window's size that `prepare` may hold: what it takes, a step between, what it returns
 Prepare = Callable[[Array], Array]
 Found = list[tuple[int, Place, Array]]  # a tile's results: the output's number, where, and the values
@@ -86,7 +87,10 @@ class TileJob:
         self.network, self.plan, self.source, self.shapes, self._prepare = network, plan, source, shapes, prepare
         self._inputs = [self._allocate([network.inputs[0]], [self._shape(plan.largest)]) for _ in range(2)]
         largest = network.output_shapes(**bind_sizes(network.inputs, [self._shape(plan.largest)]))
-        # the same memory for all tiles: new pages would be cleared for each
+        # The same memory for all tiles: new pages would be cleared for each. It is given back when all are done.
+        with self._memory():
+            space = np.empty(plan.workspace + ALIGNMENT, np.uint8)
+        self._workspace = space[-space.ctypes.data % ALIGNMENT :][: plan.workspace]
         self._outputs = [self._allocate(network.outputs, largest) for _ in range(slots)]
         self._strides = [plan.rule.strides[name] for name, _ in network.outputs]
 
@@ -128,7 +132,8 @@ class TileJob:
         shapes = self.network.output_shapes(**bind_sizes(self.network.inputs, [image.shape]))
         parts = zip(self.network.outputs, self._outputs[slot], shapes, strict=True)
         run, outputs = self.network.bind(
-            {self.network.inputs[0][0]: image, **{name: _view(memory, shape) for (name, _), memory, shape in parts}}
+            {self.network.inputs[0][0]: image, **{name: _view(memory, shape) for (name, _), memory, shape in parts}},
+            self._workspace,
         )
         run()
         return outputs.values()

@@ -13,7 +13,7 @@ from graphc import nn
 from graphc.errors import InputError, ShapeError, UnsupportedError
 from graphc.ir import Builder, Graph, Value, f32
 from graphc.models import digit_masks
-from graphc.runtime.tiling import AxisRule, list_lengths, make_tile_plan, parse_bytes
+from graphc.runtime.tiling import AxisRule, list_lengths, make_tile_plan, parse_bytes, resident_bytes
 
 
 class Layers:
@@ -227,3 +227,11 @@ def test_sizes_of_memory() -> None:
     assert [parse_bytes(t) for t in texts] == [2**30, 512 * 10**6, 1536, 2 * 10**9, 7, None]
     with pytest.raises(InputError, match="expected such as 1GiB"):
         parse_bytes("a lot")
+
+
+def test_memory_is_given_back() -> None:
+    net, x = graphc.compile(digit_masks(), threads=1), np.zeros((1, 1, 800, 800), np.float32)
+    out = np.ones((1, 11, 800, 800), np.float32)
+    before = resident_bytes()
+    net.tiled(x, out, max_memory=None)
+    assert resident_bytes() - before < net.workspace_bytes(N=1, H=800, W=800) / 4
