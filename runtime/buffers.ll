@@ -1,0 +1,108 @@
+; The buffers that a run is given: they must be there, aligned, and apart, for so the code of kernels takes its operands.
+; The head of runtime/api.ll tells what the constants and the table are, graphc/codegen/level.py what a frame is.
+
+; Copies `count` addresses; false if one is null or not a multiple of its element's size (the mask plus 1)
+define internal i1 @graphc_copy_addresses(ptr %to, ptr %from, ptr %masks, i64 %count) {
+  br label %head
+head:
+  %i = phi i64 [ 0, %0 ], [ %next, %body ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %look, label %good
+look:
+  %source = getelementptr ptr, ptr %from, i64 %i
+  %a = load ptr, ptr %source
+  %bits = ptrtoint ptr %a to i64
+  %mask_at = getelementptr i64, ptr %masks, i64 %i
+  %mask = load i64, ptr %mask_at
+  %low = and i64 %bits, %mask
+  %aligned = icmp eq i64 %low, 0
+  %exists = icmp ne ptr %a, null
+  %fine = and i1 %aligned, %exists
+  br i1 %fine, label %body, label %bad
+body:
+  %target = getelementptr ptr, ptr %to, i64 %i
+  store ptr %a, ptr %target
+  %next = add i64 %i, 1
+  br label %head
+good:
+  ret i1 1
+bad:
+  ret i1 0
+}
+
+; Whether anything that a run writes shares a byte with anything else that it writes or reads; an output that continues
+; an input may have its address. The ranges, by number: inputs, outputs, workspace, weights.
+define internal i1 @graphc_overlaps(ptr %f, ptr %table) {
+entry:
+  %inputs = load i64, ptr @graphc_inputs
+  %outputs = load i64, ptr @graphc_outputs
+  %space = add i64 %inputs, %outputs
+  br label %writes
+writes:
+  %w = phi i64 [ %inputs, %entry ], [ %w_next, %next_write ]
+  %more_writes = icmp ule i64 %w, %space
+  br i1 %more_writes, label %write, label %none
+write:
+  %w_start = call i64 @graphc_start(ptr %f, i64 %w, i64 %space)
+  %w_bytes = call i64 @graphc_bytes(ptr %table, i64 %w, i64 %space)
+  %w_end = add i64 %w_start, %w_bytes
+  %w_output = sub i64 %w, %inputs
+  %continued_at = getelementptr i64, ptr @graphc_updates, i64 %w_output
+  %continued = load i64, ptr %continued_at
+  br label %others
+others:
+  %k = phi i64 [ 0, %write ], [ %k_next, %next_other ]
+  %last = add i64 %space, 1
+  %more_others = icmp ule i64 %k, %last
+  br i1 %more_others, label %other, label %next_write
+other:
+  %k_start = call i64 @graphc_start(ptr %f, i64 %k, i64 %space)
+  %k_bytes = call i64 @graphc_bytes(ptr %table, i64 %k, i64 %space)
+  %k_end = add i64 %k_start, %k_bytes
+  %before = icmp ult i64 %w_start, %k_end
+  %behind = icmp ult i64 %k_start, %w_end
+  %shared = and i1 %before, %behind
+  %itself = icmp eq i64 %k, %w
+  %its_input = icmp eq i64 %k, %continued
+  %same = icmp eq i64 %k_start, %w_start
+  %in_place = and i1 %its_input, %same
+  %allowed = or i1 %itself, %in_place
+  %wrong = xor i1 %allowed, 1
+  %overlap = and i1 %shared, %wrong
+  br i1 %overlap, label %found, label %next_other
+next_other:
+  %k_next = add i64 %k, 1
+  br label %others
+next_write:
+  %w_next = add i64 %w, 1
+  br label %writes
+found:
+  ret i1 1
+none:
+  ret i1 0
+}
+
+; The address of range `i`, where the workspace has the number `space`
+define internal i64 @graphc_start(ptr %f, i64 %i, i64 %space) {
+  %after = sub i64 %i, %space                                                ; 0 for the workspace, 1 for the weights
+  %usual = icmp ult i64 %i, %space
+  %fixed = sub i64 2, %after
+  %tensor = add i64 %i, 4
+  %word = select i1 %usual, i64 %tensor, i64 %fixed
+  %p = getelementptr i64, ptr %f, i64 %word
+  %start = load i64, ptr %p
+  ret i64 %start
+}
+
+; Its bytes: of the workspace in word 0 of the table, of inputs and outputs from word 1 on
+define internal i64 @graphc_bytes(ptr %table, i64 %i, i64 %space) {
+  %usual = icmp ult i64 %i, %space
+  %behind = add i64 %i, 1
+  %word = select i1 %usual, i64 %behind, i64 0
+  %p = getelementptr i64, ptr %table, i64 %word
+  %bytes = load i64, ptr %p
+  %is_weights = icmp ugt i64 %i, %space
+  %weight_bytes = load i64, ptr @graphc_weight_bytes
+  %result = select i1 %is_weights, i64 %weight_bytes, i64 %bytes
+  ret i64 %result
+}
