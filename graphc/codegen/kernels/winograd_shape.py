@@ -57,8 +57,8 @@ TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are tra
 TRANSFORM_COST = {1: 1.25, 2: 1.15}
 # Of images of few channels, which lie dense (16 lanes: up to 7): m results along a column; F(4, 5) would need 8 points
 DENSE_CHANNELS, ROWS, MOST_TAPS = 7, 4, 4
-# Cycles for a sum of products: stored, loaded, and combined to results, which takes about 2 operations
 LARGEST_ROWS = 16  # of filters: the code holds all their taps, and its matrices grow with the square
+# Cycles for a sum of products: stored, loaded, and combined to results, which takes about 2 operations
 RESULT_COST = 2.0
 # Two tasks share a block of tiles, and transform its inputs twice, where there is little else to do at the same time
 # (17x17 pixels are one block: with 2 threads, Inception v3 takes 10 % less time), and from so many output channels on,
