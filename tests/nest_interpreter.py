@@ -27,21 +27,25 @@ GARBAGE = -987654321  # what integer buffers hold before anything is stored; flo
 def run_nests(nests: list[Nest], arrays: dict[str, Array], sizes: Mapping[str, int]) -> None:
     """Run the nests in order on `arrays`, which map buffer names to C-contiguous arrays and are written in place.
 
-    A buffer that has no array yet is a temporary or an output: it is added to `arrays`, filled with garbage. Views
-    of one name share the array.
+    A buffer that has no array yet is a temporary: it is added to `arrays`, filled with garbage. Views of one name share
+    the array, and what lies in another buffer is a part of that one's.
     """
     for nest in nests:
-        target = nest.output
-        if target.name not in arrays:
-            shape = tuple(dims.evaluate(d, sizes) for d in target.shape)
-            garbage = np.nan if target.type.dtype.is_float else GARBAGE
-            arrays[target.name] = np.full(shape, garbage, target.type.dtype.numpy)
+        if nest.output.memory not in arrays:
+            assert nest.output.whole is None, f"a part of what there is not: {nest}"
+            arrays[nest.output.name] = make_garbage(nest.output, sizes)
         with np.errstate(all="ignore"):
             grid = _Grid(nest, arrays, sizes)
             if grid.reads_itself:
                 grid.store_one_by_one()
             else:
                 grid.store()
+
+
+def make_garbage(buffer: Buffer, sizes: Mapping[str, int]) -> Array:
+    """What a buffer holds before anything is stored."""
+    shape = tuple(dims.evaluate(d, sizes) for d in buffer.shape)
+    return np.full(shape, np.nan if buffer.type.dtype.is_float else GARBAGE, buffer.type.dtype.numpy)
 
 
 def run_lowering(
@@ -60,6 +64,7 @@ def run_lowering(
     results = op.infer(*types)
     ys = [Buffer(f"y{i}", t) for i, t in enumerate(results if isinstance(results, tuple) else (results,))]
     arrays = {x.name: np.array(a, order="C") for x, a in zip(xs, inputs, strict=True)}
+    arrays |= {y.name: make_garbage(y, sizes or {}) for y in ys}
     run_nests(list(lowering(op, *xs, *ys)), arrays, sizes or {})
     for x, a in zip(xs, inputs, strict=True):
         np.testing.assert_array_equal(arrays[x.name], a, err_msg=f"input {x.name} was overwritten")
@@ -136,7 +141,8 @@ class _Grid:
         assert value.dtype == array.dtype, f"a store of {value.dtype} to {self.nest.output.type}: {self.nest}"
         flat = np.ravel_multi_index(index, array.shape) if index else np.zeros(value.shape, np.int64)
         self.check_parallel(flat, where, shape)
-        array.reshape(-1)[flat] = value  # in the order of the loops: of equal indices the last one stays
+        places = tuple(index) if index else np.zeros(value.shape, np.int64)
+        (array if index else array.reshape(-1))[places] = value  # of equal indices the last one stays
 
     def check_parallel(self, flat: Array, where: Array, shape: tuple[int, ...]) -> None:
         """Assert that no element is stored from two points of the parallel loops."""
@@ -200,11 +206,18 @@ class _Grid:
 
     def array(self, buffer: Buffer) -> Array:
         """The buffer's elements under its shape; a view, so that stores reach the one array of that name."""
-        assert buffer.name in self.arrays, f"{buffer.name} is read before it is written: {self.nest}"
-        array = self.arrays[buffer.name]
+        assert buffer.memory in self.arrays, f"{buffer.name} is read before it is written: {self.nest}"
+        array = self.arrays[buffer.memory]
         assert array.flags.c_contiguous, f"the array of {buffer.name} must be C-contiguous"
         assert array.dtype == buffer.type.dtype.numpy, f"the array of {buffer.name} is {array.dtype}: {buffer.type}"
-        return array.reshape(tuple(dims.evaluate(d, self.sizes) for d in buffer.shape))
+        shape = tuple(dims.evaluate(d, self.sizes) for d in buffer.shape)
+        if buffer.whole is None:
+            return array.reshape(shape)
+        start, pitch = (dims.evaluate(d, self.sizes) for d in (buffer.start, buffer.image))
+        places = start + pitch * np.arange(shape[0])[:, None] + np.arange(int(np.prod(shape[1:], dtype=int)))
+        assert np.all((places >= 0) & (places < array.size)), f"{buffer.name} lies outside of {buffer.whole}"
+        inner = np.empty(shape[1:], array.dtype).strides
+        return np.lib.stride_tricks.as_strided(array.reshape(-1)[start:], shape, (pitch * array.itemsize, *inner))
 
     def extent(self, var: Var) -> int:
         """The number of values that `var` takes."""
