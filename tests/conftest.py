@@ -25,6 +25,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def cached(_compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test compiles, the next one loads: for tests of commands, each of which compiles its network."""
+    monkeypatch.setenv("GRAPHC_CACHE", str(_compiled))
+
+
+@pytest.fixture(scope="session")
 def digit_masks_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits' U-Net as a library: what another process opens in no time."""
     folder = tmp_path_factory.mktemp("built")
