@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -271,6 +271,18 @@ def test_last_window_of_ceil_mode_behind_an_image_of_constant_size() -> None:
     x = net.input("x", f32(2, 3, 6, 9))
     pools = [nn.max_pool(x, 1, 3, ceil_mode=True), nn.average_pool(x, 2, 3, (0, 0, 1, 1), ceil_mode=True)]
     check_export(net.build(*pools, nn.max_pool(x, (5, 8), 2, ceil_mode=True)), random_inputs(net.build(x), {}))
+
+
+def test_last_window_behind_an_image_in_one_direction_alone() -> None:
+    net = Builder("net")
+    x = net.input("x", f32(2, 3, 6, 9))
+    window: tuple[Any, ...] = (1, 3), (2, 3), (0, 1, 0, 1)  # rows: 4 by rounding up, 3 in the image; columns: 4, not 3
+    pools = [nn.min_pool(x, *window, ceil_mode=True), nn.average_pool(x, *window, ceil_mode=True)]
+    assert [str(y.type) for y in pools] == ["f32[2,3,3,4]"] * 2
+    check_export(net.build(*pools), random_inputs(net.build(x), {}))
+    counted = net.build(nn.average_pool(x, *window, ceil_mode=True, count_padding=True))
+    with pytest.raises(UnsupportedError, match="padding that does not count"):
+        to_model(counted)
 
 
 def test_every_opset_passes_the_checker() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import UnsupportedError
-from graphc.ir import DimLike, TensorType
+from graphc.ir import DimLike, TensorType, dims
 from graphc.onnx.writer import NodeWriter
 from graphc.ops import pool
 from graphc.ops.checks import check_image
@@ -18,13 +18,18 @@ def _window(n: NodeWriter, op: pool.OrderPool | pool.SumPool, y: TensorType | No
     """The attributes of the window whose results have type y (None: the node's); `ceil_mode` only where it matters.
 
     A last window that would start behind the image does not count, which ONNX's shape inference does not know: for
-    constant sizes the checker would find it in contradiction with the type of the result.
+    constant sizes the checker would find it in contradiction with the type of the result. Where one axis has such a
+    window and the other one needs `ceil_mode`, the other is padded as far as its last window reaches.
     """
     (top, left, bottom, right), (height, width) = op.padding, op.window.extent
-    h, w = n.node.inputs[0].type.shape[2:]
-    whole = (h + (top + bottom - height)) // op.stride[0] + 1, (w + (left + right - width)) // op.stride[1] + 1
-    ceil_mode = op.ceil_mode and (y or n.node.outputs[0].type).shape[2:] != whole
-    return {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding, "ceil_mode": int(ceil_mode)}
+    (h, w), results = n.node.inputs[0].type.shape[2:], (y or n.node.outputs[0].type).shape[2:]
+    rest = h + (top + bottom - height), w + (left + right - width)
+    whole, most = zip(*((d // s + 1, -(-d // s) + 1) for d, s in zip(rest, op.stride, strict=True)), strict=True)
+    ceil_mode, pads = op.ceil_mode and results != whole, tuple[DimLike, ...](op.padding)
+    if ceil_mode and results != most and all(isinstance(d, int) for d in (*rest, *results)):
+        more = [dims.maximum(0, (p - 1) * s - d) for p, s, d in zip(results, op.stride, rest, strict=True)]
+        ceil_mode, pads = False, (top, left, bottom + more[0], right + more[1])
+    return {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads, "ceil_mode": int(ceil_mode)}
 
 
 def write_max_pool(n: NodeWriter, op: pool.MaxPool | pool.MaxPoolWithIndices) -> None:
@@ -40,6 +45,8 @@ def write_min_pool(n: NodeWriter, op: pool.MinPool) -> None:
 def write_average_pool(n: NodeWriter, op: pool.AveragePool) -> None:
     """AveragePool, which knows dilations since opset 19."""
     attributes = _window(n, op) | ({"dilations": op.dilation} if op.dilation != (1, 1) else {})
+    if op.count_padding and attributes["pads"] != op.padding:
+        raise UnsupportedError("expected padding that does not count, or ceil_mode for neither axis or both")
     if "dilations" in attributes and n.opset < 19:
         raise UnsupportedError(f"a dilation needs opset 19, got {n.opset}")
     n.emit("AveragePool", *n.inputs, count_include_pad=int(op.count_padding), **attributes)
