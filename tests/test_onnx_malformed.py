@@ -275,3 +275,11 @@ def test_external_data_without_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"tensor 'w': external data 'w\.bin': expected the model's folder"):
         from_model(model)
     assert model.graph.initializer[0].data_location == TensorProto.EXTERNAL
+
+
+def test_a_graph_named_by_a_newline() -> None:
+    model = make_model([node("Teleport", "x")])
+    model.graph.name = "\n"
+    with pytest.raises(UnsupportedError) as caught:
+        from_model(model)
+    assert "\n" not in str(caught.value)

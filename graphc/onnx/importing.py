@@ -84,6 +84,7 @@ def read_inputs(model: ModelProto) -> tuple[tuple[str, TensorType], ...]:
 
 
 def _import(model: ModelProto, label: str, name: str | None, folder: Path | None, known: Mapping[str, Array]) -> Graph:
+    label = one_line(label)
     try:
         importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder, known)
         graph = importer.read()
