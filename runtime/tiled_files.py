@@ -1,7 +1,7 @@
 """Results of tiles into files, to be taken up again where a run stopped.
 
-A file is written beside its place, as .NAME.part, and moved there once it is whole. .NAME.tiles lists the tiles whose
-results lie on the disk: a run that was killed goes on behind them, if network, source and tiles are the same, and if
+A file is written beside its place, as .NAME.begun, and moved there once it is whole. (Not .NAME.part: what is called
+so, graphc/files.py removes as left behind.) .NAME.tiles lists the tiles whose results lie on the disk: a run that was killed goes on behind them, if network, source and tiles are the same, and if
 the last one of them, computed again, gives the bits that stand there.
 """
 
@@ -38,7 +38,7 @@ def run_to_files(
     if len(files) < len(wanted) or len(set(files)) < len(files):
         raise InputError(f"out: expected a file of its own for each output, got {', '.join(map(str, wanted))}")
     kinds = [check_kind(path) for path in files]
-    parts = [path.with_name(f".{path.name}.part") for path in files]
+    parts = [path.with_name(f".{path.name}.begun") for path in files]
     chunks = [_chunks(job, i) for i in range(len(files))]
     with ExitStack() as opened:
         journal = opened.enter_context(Journal(journal_path(files), _key(job, files), job.plan.tile))
@@ -101,8 +101,9 @@ def _run_beside_writing(
     job: "TileJob", targets: list[Target], files: list[Path], journal: "Journal", report: "Progress | None"
 ) -> None:
     """All tiles that the journal does not list; while one is run, the results of the one before are written."""
-    todo = [(i, tile) for i, tile in enumerate(job.plan) if i not in set(journal.done)]
-    count, pending = len(journal.done), None
+    done = set(journal.done)
+    todo = [(i, tile) for i, tile in enumerate(job.plan) if i not in done]
+    count, pending = len(done), None
     with ThreadPoolExecutor(1) as syncer, ThreadPoolExecutor(1) as writer:
         keeper = _Keeper(targets, files, journal, job.plan.shape[3], syncer)
 
@@ -249,5 +250,6 @@ class Journal:
         self._path.unlink()
 
     def _write(self, text: str) -> None:
-        self._file.write(text.encode())
-        os.fdatasync(self._file.fileno())
+        with _name_errors(self._path):
+            self._file.write(text.encode())
+            os.fdatasync(self._file.fileno())
