@@ -1,8 +1,9 @@
 """Results of tiles into files, to be taken up again where a run stopped.
 
 A file is written beside its place, as .NAME.begun, and moved there once it is whole. (Not .NAME.part: what is called
-so, graphc/files.py removes as left behind.) .NAME.tiles lists the tiles whose results lie on the disk: a run that was killed goes on behind them, if network, source and tiles are the same, and if
-the last one of them, computed again, gives the bits that stand there.
+so, graphc/files.py removes as left behind.) .NAME.tiles lists the tiles whose results lie on the disk: a run that was
+killed goes on behind them, if network, source and tiles are the same, and if the last one of them, computed again,
+gives the bits that stand there.
 """
 
 import fcntl
