@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -25,6 +26,7 @@ from graphc.runtime.lending import LentWeights
 from graphc.runtime.network import Network, check_threads
 from graphc.runtime.specializing import SpecializingNetwork
 from graphc.runtime.tiling import META_KEY, refuse
+from graphc.strips import find_carry, make_strip_rule
 from graphc.tuning import choose_sizes, tune_plan
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def plan_network(
 ) -> Plan:
     """The plan by the analytic model, or by measurements on so many threads."""
     if tune is False:
-        return make_plan(graph, target, layouts, precise)
+        return make_plan(graph, target, layouts, precise, carry=find_carry(graph, not precise))
 
     def measure(plans: Sequence[Plan], sizes: Mapping[str, int]) -> Sequence[NDArray[np.float64]]:
         """The least seconds of every step of every plan; they run in turn, and the first run of each is warm-up."""
@@ -174,15 +176,18 @@ def lower(
 
 def describe(graph: Graph, final: Graph, precise: bool = False) -> str:
     """What a compiled network says of itself, as JSON; `final` is the graph that its code was made from."""
-    rule = find_rule(final, not precise)
-    tiling = {META_KEY: refuse(rule) if isinstance(rule, str) else rule.to_json()}
+    rule, carry = find_rule(final, not precise), find_carry(final, not precise)
+    if isinstance(rule, str):
+        tiling = refuse(rule)
+    else:
+        tiling = replace(rule, strips=make_strip_rule(final, carry) if carry else None).to_json()
     return json.dumps(
         {
             "name": graph.name,
             "inputs": [(v.name, str(v.type)) for v in graph.inputs],
             "outputs": [(name, str(v.type)) for name, v in zip(graph.output_names, graph.outputs, strict=True)],
             "symbols": graph.symbols,
-            "meta": {**describe_geometry(graph).meta, **tiling},
+            "meta": {**describe_geometry(graph).meta, META_KEY: tiling},
         }
     )
 

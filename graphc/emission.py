@@ -57,7 +57,7 @@ def emit_module(
         built = NetworkModule(plans, symbol, metadata, header, embed, profile)
     cpuid = "cpuid_x86_64.ll" if triple.startswith("x86_64") else "cpuid_other.ll"
     llvm.initialize_native_asmparser()  # the texts hold instructions that LLVM IR has no words for
-    texts = "pool.ll", "levels.ll", cpuid, "buffers.ll", "api.ll", *(() if header else ("in_process.ll",))
+    texts = "pool.ll", "levels.ll", cpuid, "buffers.ll", "api.ll", "calls.ll", *(() if header else ("in_process.ll",))
     module = llvm.parse_assembly(built.text(*map(_runtime_text, texts)))
     module.verify()
     machine = base_machine(triple)

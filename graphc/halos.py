@@ -45,11 +45,49 @@ class _Needs:
     reach: Fraction
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A network whose images may be cut: its image, what depends on it, in order, and the strides of every value."""
+
+    image: Value
+    steps: list[tuple[Node, list[Path]]]
+    strides: Mapping[Value, tuple[Fraction, Fraction]]
+
+    def find_align(self, axis: int, winograd: bool) -> int:
+        """What the pixels at which tiles begin are multiples of: every stride, and every Winograd tile."""
+        tiles = [
+            s[axis].numerator * (count_together(node, axis) if winograd else 1)
+            for node, _ in self.steps for s in (self.strides[v] for v in node.outputs)
+        ]  # fmt: skip
+        return lcm(*(s[axis].numerator for s in self.strides.values()), *tiles)
+
+    def find_reach(self, axis: int) -> Mapping[Value, Fraction]:
+        """By how much each value is longer, at least, than the image is over its stride."""
+        reach = {self.image: Fraction(0)}
+        for node, paths in self.steps:
+            reach |= dict.fromkeys(node.outputs, min(_reach(p, axis, reach[p.source]) for p in paths))
+        return reach
+
+    def find_least(self, axis: int) -> int:
+        """The fewest pixels of which every value has an element."""
+        return ceil(max(self.strides[v][axis] * (1 - r) for v, r in self.find_reach(axis).items()))
+
+
 def find_rule(graph: Graph, winograd: bool = True) -> TileRule | str:
     """How images of the one input are cut; or, in words, why they cannot be.
 
     `graph` is what is compiled, after all passes; `winograd` whether kernels may be Winograd's.
     """
+    cut = look_at(graph)
+    if isinstance(cut, str):
+        return cut
+    rows, columns = (_find_axis(axis, cut, graph, winograd) for axis in (0, 1))
+    outputs = zip(graph.output_names, graph.outputs, strict=True)
+    return TileRule(rows, columns, {name: cut.strides[v] for name, v in outputs})
+
+
+def look_at(graph: Graph) -> Cut | str:
+    """What there is to know of a network whose images may be cut; or, in words, why they cannot be."""
     if len(graph.inputs) != 1 or graph.inputs[0].type.rank != 4:
         return "expected one input [N,C,H,W]"
     image = graph.inputs[0]
@@ -74,10 +112,7 @@ def find_rule(graph: Graph, winograd: bool = True) -> TileRule | str:
     for name, v in zip(graph.output_names, graph.outputs, strict=True):
         if geometry.get(v) is None:
             return f"output '{name}' does not depend on the image"
-    outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
-    strides = {v: (g.rows.stride, g.columns.stride) for v, g in geometry.items() if g is not None}
-    axes = [_find_axis(i, steps, {v: s[i] for v, s in strides.items()}, image, graph, winograd) for i in (0, 1)]
-    return TileRule(axes[0], axes[1], {name: strides[v] for name, v in outputs.items()})
+    return Cut(image, steps, {v: (g.rows.stride, g.columns.stride) for v, g in geometry.items() if g is not None})
 
 
 def _tells_places(graph: Graph, node: Node) -> bool:
@@ -97,40 +132,29 @@ def _tells_places(graph: Graph, node: Node) -> bool:
     return False
 
 
-def _find_axis(
-    axis: int,
-    steps: list[tuple[Node, list[Path]]],
-    strides: Mapping[Value, Fraction],
-    image: Value,
-    graph: Graph,
-    winograd: bool,
-) -> AxisRule:
-    reach = {image: Fraction(0)}
-    for node, paths in steps:
-        reach |= dict.fromkeys(node.outputs, min(_reach(p, axis, reach[p.source]) for p in paths))
+def _find_axis(axis: int, cut: Cut, graph: Graph, winograd: bool) -> AxisRule:
+    strides = {v: s[axis] for v, s in cut.strides.items()}
+    reach = cut.find_reach(axis)
     needs = {v: _Needs(0, 0, reach[v]) for v in graph.outputs}
-    align = lcm(*(s.numerator for s in strides.values()))
-    for node, paths in reversed(steps):
-        m = _count_together(node, axis) if winograd else 1
+    for node, paths in reversed(cut.steps):
+        m = count_together(node, axis) if winograd else 1
         for output in node.outputs:
             after = needs.get(output)
             if after is None:
                 continue
-            align = lcm(align, (strides[output] * m).numerator)
             for path in paths:
                 low, high = after.low, after.high
                 if m > 1 and path.window.extent != (1, 1):  # an epilogue's operands are read where results are written
                     low, high = ceil(Fraction(low, m)) * m, ceil(Fraction(high, m)) * m
-                low, high = _read(path, axis, low, high)
+                low, high = follow_back(path, axis, low, high)
                 known = needs.setdefault(path.source, _Needs(low, high, reach[path.source]))
                 known.low, known.high = max(known.low, low), max(known.high, high)
     before = max(Fraction(0), *(strides[v] * n.low for v, n in needs.items()))
     behind = max(Fraction(0), *(strides[v] * (n.high - n.reach) for v, n in needs.items()))
-    least = max(strides[v] * (1 - r) for v, r in reach.items() if v in strides)
-    return AxisRule(align, ceil(before), ceil(behind), ceil(least))
+    return AxisRule(cut.find_align(axis, winograd), ceil(before), ceil(behind), cut.find_least(axis))
 
 
-def _count_together(node: Node, axis: int) -> int:
+def count_together(node: Node, axis: int) -> int:
     """How many neighbours Winograd's kernel, if it may take this node, computes from all that they see together."""
     op = node.op
     if not isinstance(op, ops.Conv2d | ops.ConvTranspose2d):
@@ -145,7 +169,7 @@ def _count_together(node: Node, axis: int) -> int:
     return lcm(*(form[axis].m for form in forms))
 
 
-def _read(path: Path, axis: int, low: int, high: int) -> tuple[int, int]:
+def follow_back(path: Path, axis: int, low: int, high: int) -> tuple[int, int]:
     """What is needed of the input where `low` and `high` are of the result."""
     extent, stride, before = path.window.extent[axis], path.window.stride[axis], path.window.padding[axis]
     if path.transposed:  # element p reads from ceil((p + before - extent + 1) / stride) to floor((p + before) / stride)

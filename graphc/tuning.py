@@ -14,6 +14,7 @@ from graphc.codegen.target import Target
 from graphc.errors import InputError
 from graphc.ir import Graph, Node
 from graphc.runtime import cache
+from graphc.strips import find_carry
 
 IMAGE = {"N": 1, "H": 224, "W": 224}  # what is measured where sizes are open: one image of the usual size
 MARGIN = 0.97  # of the time of the model's choice: what gains less may be noise
@@ -43,7 +44,7 @@ def tune_plan(
             described[node.name], candidates[description] = description, names
             return choices.get(description, names[0])
 
-        return make_plan(graph, target, precise=precise, choose=choose)
+        return make_plan(graph, target, precise=precise, choose=choose, carry=find_carry(graph, not precise))
 
     plan = plan_with({})
     keys = {d: sha256(f"tune {version} {target.cpu} {d} {sorted(sizes.items())}".encode()).digest() for d in candidates}

@@ -46,7 +46,7 @@ declare i32 @munmap(ptr, i64)
 declare i32 @close(i32)
 
 define i32 @NAME_abi_version() {
-  ret i32 2
+  ret i32 3
 }
 
 ; const char *NAME_cpu(void): the name of the level that runs, or null
@@ -299,6 +299,17 @@ define internal i1 @graphc_lacks_sizes(ptr %sizes) {
 
 ; int64_t NAME_workspace(const int64_t *sizes): bytes that a run needs, or minus an error code
 define i64 @NAME_workspace(ptr %sizes) {
+  %bytes = call i64 @graphc_workspace(ptr %sizes, i64 0)
+  ret i64 %bytes
+}
+
+; int64_t NAME_strip_workspace(const int64_t *sizes): bytes that a tile of a strip needs, or minus an error code
+define i64 @NAME_strip_workspace(ptr %sizes) {
+  %bytes = call i64 @graphc_workspace(ptr %sizes, i64 1)
+  ret i64 %bytes
+}
+
+define internal i64 @graphc_workspace(ptr %sizes, i64 %carries) {
   %null = call i1 @graphc_lacks_sizes(ptr %sizes)
   br i1 %null, label %bad_argument, label %prepare
 bad_argument:
@@ -319,7 +330,7 @@ bad_memory:
   ret i64 -4
 known:
   %prepare_code = load ptr, ptr %level
-  %code = call i32 %prepare_code(ptr %sizes, ptr %table)
+  %code = call i32 %prepare_code(ptr %sizes, ptr %table, i64 %carries, i64 0)
   %bytes = load i64, ptr %table
   call void @free(ptr %table)
   %ok = icmp eq i32 %code, 0
@@ -360,7 +371,7 @@ bad_memory:
   ret i32 4
 known:
   %prepare_code = load ptr, ptr %level
-  %code = call i32 %prepare_code(ptr %sizes, ptr %table)
+  %code = call i32 %prepare_code(ptr %sizes, ptr %table, i64 0, i64 0)
   %ok = icmp eq i32 %code, 0
   br i1 %ok, label %good, label %done
 good:
@@ -372,125 +383,3 @@ done:
   call void @free(ptr %table)
   ret i32 %code
 }
-
-; int NAME_call(NAME *net, const void *const *inputs, const int64_t *sizes, void *const *outputs, void *workspace,
-;               int64_t workspace_bytes)
-; A null workspace means the network's own, which grows when a larger size comes.
-define i32 @NAME_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes) {
-  %n0 = icmp eq ptr %net, null
-  %n1 = icmp eq ptr %inputs, null
-  %n2 = call i1 @graphc_lacks_sizes(ptr %sizes)
-  %n3 = icmp eq ptr %outputs, null
-  %n4 = or i1 %n0, %n1
-  %n5 = or i1 %n2, %n3
-  %null = or i1 %n4, %n5
-  br i1 %null, label %bad_argument, label %enter
-bad_argument:
-  ret i32 1
-enter:
-  %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 7
-  call i32 @pthread_mutex_lock(ptr %mutex)
-  %code = call i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes)
-  call i32 @pthread_mutex_unlock(ptr %mutex)
-  ret i32 %code
-}
-
-; One run, with the network's mutex held
-define internal i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %given, i64 %given_bytes) {
-  %level = call ptr @graphc_level()                                          ; as when the network was created
-  %table = getelementptr %graphc.net, ptr %net, i32 1
-  %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
-  %table_words = load i64, ptr %table_words_at
-  %last = getelementptr i64, ptr %table, i64 %table_words
-  %symbols = load i64, ptr @graphc_symbols
-  %f = getelementptr i64, ptr %last, i64 %symbols
-  %input_count = load i64, ptr @graphc_inputs
-  %output_count = load i64, ptr @graphc_outputs
-  %f_inputs = getelementptr ptr, ptr %f, i64 4
-  %in_ok = call i1 @graphc_copy_addresses(ptr %f_inputs, ptr %inputs, ptr @graphc_alignments, i64 %input_count)
-  %f_outputs = getelementptr ptr, ptr %f_inputs, i64 %input_count
-  %out_masks = getelementptr i64, ptr @graphc_alignments, i64 %input_count
-  %out_ok = call i1 @graphc_copy_addresses(ptr %f_outputs, ptr %outputs, ptr %out_masks, i64 %output_count)
-  %both = and i1 %in_ok, %out_ok
-  br i1 %both, label %look_sizes, label %bad_argument
-bad_argument:
-  ret i32 1
-look_sizes:
-  %size_bytes = mul i64 %symbols, 8
-  %first_word = load i64, ptr %table                                         ; 0 in a fresh table, then at least 64
-  %fresh = icmp eq i64 %first_word, 0
-  %changed = call i32 @memcmp(ptr %last, ptr %sizes, i64 %size_bytes)
-  %differs = icmp ne i32 %changed, 0
-  %prepare_now = or i1 %fresh, %differs
-  br i1 %prepare_now, label %prepare, label %space
-prepare:
-  store i64 0, ptr %table
-  %prepare_code = load ptr, ptr %level
-  %code = call i32 %prepare_code(ptr %sizes, ptr %table)
-  %ok = icmp eq i32 %code, 0
-  br i1 %ok, label %remember, label %refused
-refused:
-  store i64 0, ptr %table
-  ret i32 %code
-remember:
-  call void @llvm.memcpy.p0.p0.i64(ptr %last, ptr %sizes, i64 %size_bytes, i1 false)
-  br label %space
-space:
-  %need = load i64, ptr %table
-  %use_own = icmp eq ptr %given, null
-  br i1 %use_own, label %own, label %theirs
-theirs:
-  %bits = ptrtoint ptr %given to i64
-  %low = and i64 %bits, 63
-  %misaligned = icmp ne i64 %low, 0
-  %small = icmp slt i64 %given_bytes, %need
-  %unfit = or i1 %misaligned, %small
-  br i1 %unfit, label %bad_workspace, label %run
-bad_workspace:
-  ret i32 5
-own:
-  %p2 = getelementptr %graphc.net, ptr %net, i32 0, i32 2
-  %p3 = getelementptr %graphc.net, ptr %net, i32 0, i32 3
-  %have = load i64, ptr %p3
-  %enough = icmp sge i64 %have, %need
-  %old = load ptr, ptr %p2
-  br i1 %enough, label %run, label %grow
-grow:
-  call void @free(ptr %old)
-  store ptr null, ptr %p2
-  store i64 0, ptr %p3
-  %new = call ptr @aligned_alloc(i64 64, i64 %need)
-  %none = icmp eq ptr %new, null
-  br i1 %none, label %no_memory, label %grown
-no_memory:
-  ret i32 4
-grown:
-  store ptr %new, ptr %p2
-  store i64 %need, ptr %p3
-  br label %run
-run:
-  %workspace = phi ptr [ %given, %theirs ], [ %old, %own ], [ %new, %grown ]
-  store ptr %table, ptr %f
-  %p1 = getelementptr %graphc.net, ptr %net, i32 0, i32 1
-  %weights = load ptr, ptr %p1
-  %f1 = getelementptr ptr, ptr %f, i64 1
-  store ptr %weights, ptr %f1
-  %f2 = getelementptr ptr, ptr %f, i64 2
-  store ptr %workspace, ptr %f2
-  %p6 = getelementptr %graphc.net, ptr %net, i32 0, i32 6
-  %own_block = load ptr, ptr %p6
-  %f3 = getelementptr ptr, ptr %f, i64 3
-  store ptr %own_block, ptr %f3
-  %overlap = call i1 @graphc_overlaps(ptr %f, ptr %table)
-  br i1 %overlap, label %bad_overlap, label %forward
-bad_overlap:
-  ret i32 11
-forward:
-  %pool = load ptr, ptr %net
-  %forward_at = getelementptr %graphc.level, ptr %level, i32 0, i32 2
-  %forward_code = load ptr, ptr %forward_at
-  call void %forward_code(ptr %f, ptr %pool)
-  ret i32 0
-}
-
-declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)

@@ -6,8 +6,9 @@
 ;
 ; A level is everything that differs between CPUs: the number of lanes decides how tensors and weights lie in memory.
 ;
-;   0 i32 prepare(ptr sizes, ptr table)   checks the sizes (in the order of the symbols), fills the table with all that
-;                                         depends on them; word 0 is the workspace in bytes
+;   0 i32 prepare(ptr sizes, ptr table, i64 carries, i64 part)   checks the sizes (in the order of the symbols),
+;                                         fills the table with all that depends on them; word 0 is the workspace in
+;                                         bytes; `carries` is 1 for a tile of a strip, `part` as in NAME_strip
 ;   1 void setup(ptr frame, ptr pool, ptr visit)   runs the kernels that read nothing but weights, once (see
 ;                                         @graphc_visit in runtime/api.ll)
 ;   2 void forward(ptr frame, ptr pool)   runs the others; the frame holds addresses: table, weights, workspace, the
@@ -18,7 +19,9 @@
 ;      kernels write down for themselves
 ;   7 the name    8 its place in @graphc_level_names, counted from 1; 5 if it was compiled for one CPU, as "native"
 ;   9 the bits that a CPU must have
-%graphc.level = type { ptr, ptr, ptr, ptr, i64, i64, i64, ptr, i64, [8 x i32] }
+;  10 void strip(ptr frame, ptr pool)     as forward, for a tile of a strip (graphc/codegen/carrying.py); null if the
+;                                         network's images are not cut into any
+%graphc.level = type { ptr, ptr, ptr, ptr, i64, i64, i64, ptr, i64, [8 x i32], ptr }
 
 @graphc_l1 = internal constant [7 x i8] c"x86-64\00"
 @graphc_l2 = internal constant [10 x i8] c"x86-64-v2\00"

@@ -17,11 +17,11 @@ from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, parse_type
 from graphc.settings import MOST_THREADS, num_threads
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 REMEMBERED_SHAPES = 64  # input shapes whose sizes are kept: working them out takes 10 us, as much as a small network
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
-# every entry point of runtime/api.ll that Python uses: result and arguments
+# every entry point of runtime/api.ll and calls.ll that Python uses: result and arguments
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "abi_version": (_I, ()),
     "metadata": (ctypes.c_char_p, ()),
@@ -31,8 +31,10 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "create_from_memory": (_I, (_P, _I, _P, _L)),
     "destroy": (None, (_P,)),
     "workspace": (_L, (_P,)),
+    "strip_workspace": (_L, (_P,)),
     "output_dims": (_I, (_P, _I, _P)),
     "call": (_I, (_P, _P, _P, _P, _P, _L)),
+    "strip": (_I, (_P, _P, _P, _P, _P, _L, _I)),
 }
 
 
@@ -94,14 +96,15 @@ class Network:
         return results[0] if len(results) == 1 else tuple(results)
 
     def bind(
-        self, arrays: Mapping[str, Array], workspace: Array | None = None
+        self, arrays: Mapping[str, Array], workspace: Array | None = None, part: int | None = None
     ) -> tuple[Callable[[], None], dict[str, Array]]:
         """A run, to be called any number of times, that reads and writes these arrays where they lie; and the outputs.
 
         `arrays` holds every input by name, and outputs that are to be written into given memory, C-contiguous and of
         the right dtype and shape. Of the others, NAME.next goes into the input NAME, if there is one of its type: a
         state is updated in place. The rest are new arrays. `workspace` are the bytes, aligned to 64, in which it runs,
-        where that is not to be memory that the network keeps. Errors: InputError.
+        where that is not to be memory that the network keeps. `part` says of a tile of a strip what it is there
+        (see runtime/tiling.py), which all run in one workspace. Errors: InputError.
         """
         if missing := [name for name, _ in self.inputs if name not in arrays]:
             raise InputError(f"network '{self.name}': expected arrays for inputs {', '.join(missing)}, got none")
@@ -118,7 +121,7 @@ class Network:
             _check_memory(name, outputs[name], shape, type, writeable=True)
         for (name, type), array in zip(self.inputs, inputs, strict=True):
             _check_memory(name, array, array.shape, type)
-        return self._bind(inputs, list(outputs.values()), workspace), outputs
+        return self._bind(inputs, list(outputs.values()), workspace, part), outputs
 
     def _allocate(self, name: str, type: TensorType, shape: tuple[int, ...]) -> Array:
         try:
@@ -128,22 +131,25 @@ class Network:
             raise InputError(f"network '{self.name}': output '{name}': out of memory for {got}") from None
 
     def _bind(
-        self, inputs: Sequence[Array], outputs: Sequence[Array], workspace: Array | None = None
+        self,
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        workspace: Array | None = None,
+        part: int | None = None,
     ) -> Callable[[], None]:
         packed, sizes, _ = self._prepare(tuple([a.shape for a in inputs]))
         sources = self._sources(*[a.ctypes.data for a in inputs])
         targets = self._targets(*[a.ctypes.data for a in outputs])
         place = (None, 0) if workspace is None else (workspace.ctypes.data, workspace.nbytes)
-        return partial(self._run, sources, packed, targets, place, sizes, (*inputs, *outputs, workspace))
+        more = () if part is None else (part,)
+        function = self._functions["call" if part is None else "strip"]
+        arguments = (sources, packed, targets, *place, *more)
+        return partial(
+            self._run, lambda handle: int(function(handle, *arguments)), sizes, (*inputs, *outputs, workspace)
+        )
 
     def _run(
-        self,
-        sources: Any,
-        packed: Any,
-        targets: Any,
-        place: tuple[int | None, int],
-        sizes: Mapping[str, int],
-        _arrays: Sequence[Array | None],
+        self, call: Callable[[ctypes.c_void_p], int], sizes: Mapping[str, int], _arrays: Sequence[Array | None]
     ) -> None:
         """One run on the addresses of these arrays, with a handle that no other thread uses meanwhile."""
         try:
@@ -151,7 +157,7 @@ class Network:
         except IndexError:  # every handle is in use by another thread
             handle = self._new_handle()
         try:
-            self._check(self._functions["call"](handle, sources, packed, targets, *place), sizes)
+            self._check(call(handle), sizes)
         finally:
             self._idle.append(handle)
 
@@ -197,9 +203,9 @@ class Network:
         """The shapes of the outputs for these values of N, H and W; InputError if the network cannot take them."""
         return self._output_shapes(self._pack(sizes), sizes)
 
-    def workspace_bytes(self, **sizes: int) -> int:
-        """The memory in bytes that a run of these sizes takes beside inputs, outputs and weights."""
-        result = int(self._functions["workspace"](self._pack(sizes)))
+    def workspace_bytes(self, strip: bool = False, /, **sizes: int) -> int:
+        """The bytes that a run of these sizes takes beside inputs, outputs and weights; or a tile of a `strip`."""
+        result = int(self._functions["strip_workspace" if strip else "workspace"](self._pack(sizes)))
         self._check(-min(result, 0), sizes)
         return result
 

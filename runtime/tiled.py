@@ -14,7 +14,7 @@ from graphc.errors import InputError
 from graphc.ir import Array, TensorType
 from graphc.ir.sizes import bind_sizes
 from graphc.runtime.tiled_files import journal_path, read_tile, run_to_files
-from graphc.runtime.tiling import Place, Tile, TilePlan, make_tile_plan
+from graphc.runtime.tiling import CONTINUES, Place, Tile, TilePlan, make_tile_plan
 from graphc.runtime.windows import ArrayTarget, Source, open_result, open_source
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def run_tiled(
         else:
             results = [_check_array(o, s, d) for o, s, d in zip(wanted, shapes, dtypes, strict=True)]
             targets = [ArrayTarget(a) for a in results]
-            for i, found in enumerate(job.results(plan), 1):
+            for i, found in enumerate(job.results(list(plan)), 1):
                 for k, place, values in found:
                     targets[k].write(place.images, *place.target, values)
                 if report:
@@ -97,24 +97,45 @@ class TileJob:
     def places(self, tile: Tile) -> list[Place]:
         """Where a tile's part of each output lies."""
         size = self.plan.shape[2], self.plan.shape[3]
-        return [tile.results(s, shape, size) for s, shape in zip(self._strides, self.shapes, strict=True)]
+        late = self.plan.rule.strips.late if self.plan.strips and self.plan.rule.strips else {}
+        named = zip(self.network.outputs, self._strides, self.shapes, strict=True)
+        return [tile.results(s, shape, size, late.get(name, 0)) for (name, _), s, shape in named]
 
-    def results(self, tiles: Iterable[Tile]) -> Iterator[Found]:
+    def results(self, tiles: Sequence[Tile]) -> Iterator[Found]:
         """Each tile's part of those outputs that it has a part of. While it is run, the next tile is read.
 
         Results stand there until so many further ones as there are slots are asked for.
         """
+        todo = list(self._lead(tiles))
         with ThreadPoolExecutor(1) as reader:
             ahead: Future[Array] | None = None
-            todo = [(tile, self.places(tile)) for tile in tiles]
-            for i, (tile, places) in enumerate(todo):
+            for i, (tile, asked) in enumerate(todo):
                 image = ahead.result() if ahead else self._read(tile, i % 2)
                 ahead = reader.submit(self._read, todo[i + 1][0], (i + 1) % 2) if i + 1 < len(todo) else None
-                if all(place.empty for place in places):
+                places = self.places(tile)
+                if all(place.empty for place in places) and tile.part is None:
                     yield []
                     continue
-                values = enumerate(zip(places, self._run(image, i % len(self._outputs)), strict=True))
-                yield [(k, p, y[:, :, slice(*p.source[0]), slice(*p.source[1])]) for k, (p, y) in values if not p.empty]
+                outputs = self._run(image, i % len(self._outputs), tile.part)
+                values = enumerate(zip(places, outputs, strict=True))
+                if asked:
+                    yield [
+                        (k, p, y[:, :, slice(*p.source[0]), slice(*p.source[1])]) for k, (p, y) in values if not p.empty
+                    ]
+
+    def _lead(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, bool]]:
+        """The tiles that are asked for, and before one that continues another than the last one, what leads to it."""
+        before: Tile | None = None
+        for tile in tiles:
+            follows = before and (before.images, before.columns, before.rows[1]) == (
+                tile.images,
+                tile.columns,
+                tile.rows[0],
+            )
+            if tile.part is not None and tile.part & CONTINUES and not follows:
+                yield self.plan.lead(tile), False
+            yield tile, True
+            before = tile
 
     def _read(self, tile: Tile, slot: int) -> Array:
         image = _view(self._inputs[slot][0], (tile.shape[0], self.plan.shape[1], *tile.shape[1:]))
@@ -127,13 +148,14 @@ class TileJob:
                 one[...] = self._prepare(whole)
         return image
 
-    def _run(self, image: Array, slot: int) -> Iterable[Array]:
+    def _run(self, image: Array, slot: int, part: int | None) -> Iterable[Array]:
         """The outputs of a run, in the memory of `slot`."""
         shapes = self.network.output_shapes(**bind_sizes(self.network.inputs, [image.shape]))
         parts = zip(self.network.outputs, self._outputs[slot], shapes, strict=True)
         run, outputs = self.network.bind(
             {self.network.inputs[0][0]: image, **{name: _view(memory, shape) for (name, _), memory, shape in parts}},
             self._workspace,
+            part,
         )
         run()
         return outputs.values()

@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.errors import FileError, InputError
-from graphc.runtime.tiling import Span, Tile
+from graphc.runtime.tiling import Place, Tile
 from graphc.runtime.windows import Target, check_kind, create_file, open_target
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _run_beside_writing(
             if report:
                 report(count, job.plan.count)
 
-        for (i, tile), found in zip(todo, job.results(tile for _, tile in todo), strict=True):
+        for (i, tile), found in zip(todo, job.results([tile for _, tile in todo]), strict=True):
             if pending:
                 finish(pending)
             pending = writer.submit(keeper.write, i, tile, found)
@@ -133,7 +134,7 @@ class _Keeper:
         self._targets, self._files, self._journal = targets, files, journal
         self._width, self._syncer = width, syncer
         self._written = list[int]()
-        self._whole = list[tuple[Target, Span, Span]]()  # images and rows that no further tile writes into
+        self._whole = list[tuple[Target, Place]]()  # where no further tile writes
         self._last, self._syncing = time.monotonic(), Future[None]()
         self._syncing.set_result(None)
 
@@ -143,9 +144,13 @@ class _Keeper:
             with _name_errors(self._files[i]):
                 self._targets[i].write(place.images, *place.target, values)
         self._written.append(number)
-        if at_end := tile.columns[1] == self._width:
-            self._whole += [(self._targets[i], place.images, place.target[0]) for i, place, _ in found]
-        if time.monotonic() - self._last > (SYNC_SECONDS if at_end else LATE_SECONDS):
+        at_end = tile.columns[1] == self._width
+        if at_end or tile.part is not None:
+            for i, place, _ in found:
+                rows, (begin, end) = place.target
+                whole = rows, (begin if tile.part is not None else 0, end)
+                self._whole.append((self._targets[i], replace(place, target=whole)))
+        if time.monotonic() - self._last > (SYNC_SECONDS if at_end or tile.part is not None else LATE_SECONDS):
             self._begin_sync()
 
     def sync(self) -> None:
@@ -158,13 +163,13 @@ class _Keeper:
         self._syncing = self._syncer.submit(self._sync, self._written, self._whole)
         self._written, self._whole, self._last = [], [], time.monotonic()
 
-    def _sync(self, written: list[int], whole: list[tuple[Target, Span, Span]]) -> None:
+    def _sync(self, written: list[int], whole: list[tuple[Target, Place]]) -> None:
         for target, file in zip(self._targets, self._files, strict=True):
             with _name_errors(file):
                 target.sync()
         self._journal.add(written)
-        for target, images, rows in whole:
-            target.forget(images, rows)
+        for target, place in whole:
+            target.forget(place.images, *place.target)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from problem import Problem
 from test_executors import runs_here, takes
 
 from graphc.errors import InputError
-from graphc.ir import DType
+from graphc.ir import Array, DType
 from graphc.reference import run_reference
 
 LEVELS = [cpu for cpu in ("x86-64-v4", "x86-64-v3", "x86-64-v2") if runs_here(cpu)]
@@ -88,8 +88,22 @@ def run_structure(drawn: Drawn, cpu: str, seed: int, count: int = SIZES) -> Outc
         if drawn.check:
             drawn.check(found, run_reference(drawn.graph, inputs, DType.F64), str(sizes))
         counts.update(["problems", *reached(network.plan, sizes)])
+        new = int(rng.integers(1, 9))
+        note(f"{sizes}, tiles of {new} new rows, pages {'before' if at_start else 'behind'}")
+        counts["carry_rows"] += sum(run_tiles(network, inputs[0], new, at_start, poison, found) for poison in POISON)
     network.close()
     return {"done": counts}
+
+
+def run_tiles(
+    network: GuardedNetwork, image: Array, new: int, at_start: bool, poison: int, expected: list[Array]
+) -> bool:
+    """Whether the image is cut into the tiles of a strip; they must give what is `expected`."""
+    found = network.run_strip(image, new, at_start, poison) if network.plan.carry else None
+    for a, b in zip(expected, found or expected, strict=True):
+        # which of two NaNs a sum keeps is the compiler's choice, so their bits may depend on the place in a tile
+        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), "a strip's tiles differ from the whole"
+    return found is not None
 
 
 def note(text: str) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -12,10 +13,13 @@ from guards import Guarded, guard
 from graphc.codegen.plan import ALIGNMENT
 from graphc.driver import lower
 from graphc.errors import InputError
-from graphc.ir import Array, Graph
+from graphc.halos import find_rule
+from graphc.ir import Array, Graph, dims
 from graphc.ir.sizes import bind_sizes
 from graphc.runtime.jit import JitCode
 from graphc.runtime.network import SIGNATURES
+from graphc.runtime.tiling import TilePlan
+from graphc.strips import make_strip_rule
 
 POISON = (0xFF, 0x5A)  # NaN, and a large number: what is read before it is written makes results differ
 SPARE = 64  # bytes of a network's own block beyond packed weights and scratch; nothing may touch them
@@ -95,25 +99,61 @@ class GuardedNetwork:
 
     def run(self, inputs: list[Array], at_start: bool, poison: int = POISON[0]) -> list[Array]:
         """The outputs; InputError if the code refuses the sizes. All that it may write holds `poison` beforehand."""
-        handle = self._handle(at_start)
-        sizes = bind_sizes([(v.name, v.type) for v in self.graph.inputs], [a.shape for a in inputs])
-        packed = (ctypes.c_int64 * max(1, len(sizes)))(*(sizes[s] for s in self.graph.symbols))
-        needed = self._call["workspace"](packed)
+        return self._run("call", inputs, self._workspace("workspace", inputs, at_start, poison), at_start, poison)
+
+    def run_strip(self, image: Array, new: int, at_start: bool, poison: int = POISON[0]) -> list[Array] | None:
+        """The outputs of a run by the tiles of one strip, of so many `new` rows; None if there is but one tile."""
+        carry, final = self.plan.carry, self.plan.graph
+        rule = find_rule(final)
+        if carry is None or isinstance(rule, str):
+            return None
+        n, c, h, w = image.shape
+        align, strips = rule.rows.align, make_strip_rule(final, carry)
+        cut = replace(rule, strips=strips), (n, c, h, w), n, (-(-new // align) * align, w)
+        tiles = list(TilePlan(*cut, largest=(0, 0), workspace=0, buffers=0, resident=0, strips=True))
+        if len(tiles) < 2:
+            return None
+        seen = [np.ascontiguousarray(image[:, :, slice(*tile.seen[0])]) for tile in tiles]
+        workspace = self._workspace(
+            "strip_workspace", [max(seen, key=lambda rows: int(rows.shape[2]))], at_start, poison
+        )
+        sizes = bind_sizes([(v.name, v.type) for v in self.graph.inputs], [image.shape])
+        whole = [tuple(dims.evaluate(d, sizes) for d in v.type.shape) for v in self.graph.outputs]
+        parts: list[list[Array]] = [[] for _ in whole]
+        for tile, rows in zip(tiles, seen, strict=True):
+            results = self._run("strip", [rows], workspace, at_start, poison, tile.part)
+            for i, (name, y) in enumerate(zip(self.graph.output_names, results, strict=True)):
+                place = tile.results(rule.strides[name], whole[i], (h, w), strips.late[name])
+                parts[i].append(y[:, :, slice(*place.source[0])])
+        return [np.concatenate(part, 2) for part in parts]
+
+    def _workspace(self, query: str, inputs: list[Array], at_start: bool, poison: int) -> Array:
+        needed = self._call[query](self._pack(inputs))
         if needed < 0:
             raise InputError(self._call["strerror"](-needed).decode())
-        workspace = Guarded((needed,), np.dtype(np.uint8), at_start, ALIGNMENT).array
+        workspace: Array = Guarded((needed,), np.dtype(np.uint8), at_start, ALIGNMENT).array
         workspace[...] = poison
-        results = []
+        return workspace
+
+    def _pack(self, inputs: list[Array]) -> Any:
+        sizes = bind_sizes([(v.name, v.type) for v in self.graph.inputs], [a.shape for a in inputs])
+        return (ctypes.c_int64 * max(1, len(sizes)))(*(sizes[s] for s in self.graph.symbols))
+
+    def _run(
+        self, call: str, inputs: list[Array], workspace: Array, at_start: bool, poison: int, *part: int | None
+    ) -> list[Array]:
+        handle, packed, results = self._handle(at_start), self._pack(inputs), list[Array]()
         for i, v in enumerate(self.graph.outputs):
-            dims = (ctypes.c_int64 * max(1, v.type.rank))()
-            assert self._call["output_dims"](packed, i, dims) == 0
+            shape = (ctypes.c_int64 * max(1, v.type.rank))()
+            assert self._call["output_dims"](packed, i, shape) == 0
             dtype = v.type.dtype.numpy
-            results.append(Guarded(tuple(dims[: v.type.rank]), dtype, at_start, dtype.itemsize).array)
+            results.append(Guarded(tuple(shape[: v.type.rank]), dtype, at_start, dtype.itemsize).array)
             results[-1].reshape(-1).view(np.uint8)[...] = poison
         guarded = [guard(a, at_start) for a in inputs]
         sources = (_P * len(guarded))(*(a.ctypes.data for a in guarded))
         targets = (_P * len(results))(*(a.ctypes.data for a in results))
-        assert self._call["call"](handle, sources, packed, targets, workspace.ctypes.data, workspace.size) == 0
+        space = workspace.ctypes.data, workspace.size
+        assert self._call[call](handle, sources, packed, targets, *space, *part) == 0
         for given, kept in zip(inputs, guarded, strict=True):
             assert given.tobytes() == kept.tobytes(), "an input was written"
         return results

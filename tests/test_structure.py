@@ -22,6 +22,7 @@ LAYERS = (
     ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "optim", "reference", "schedules", "text"),
     ("passes", "runtime", "models", "sight"),
     ("halos", "training"),
+    ("strips",),
     ("emission",),
     ("tuning",),
     ("driver",),

@@ -218,7 +218,7 @@ def test_largest_tiles_that_fit_are_taken() -> None:
     assert limit - (60 << 20) < plan.memory <= limit
     assert plan.work > 1
     assert plan.memory < make_tile_plan(net, shape, 2 * limit).memory
-    with pytest.raises(InputError, match=r"max_memory: expected at least \d+ bytes for a tile of 352x352 pixels"):
+    with pytest.raises(InputError, match=r"max_memory: expected at least \d+ bytes for a tile of 320x352 pixels"):
         make_tile_plan(net, shape, "1MiB")
 
 

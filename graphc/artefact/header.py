@@ -1,6 +1,6 @@
 """NAME.h: the C interface of an artefact, with all that its user has to know.
 
-The functions themselves are in runtime/api.ll and graphc/codegen/module.py.
+The functions themselves are in runtime/api.ll, calls.ll and graphc/codegen/module.py.
 """
 
 import re

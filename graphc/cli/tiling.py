@@ -103,8 +103,8 @@ def _describe(network: Network, plan: TilePlan, count: Callable[[dict[str, int]]
     seen = (plan.batch, plan.shape[1], *plan.largest)
     lines = [
         f"image   {_by(plan.shape)}",
-        f"tiles   {plan.count}: {_by(tuple(map(len, plan.spans)))} of {_by(plan.tile)} pixels, which read "
-        f"{_by(plan.largest)}",
+        f"tiles   {plan.count}: {_by((len(plan.rows), len(plan.columns)))} of {_by(plan.tile)} pixels, which read "
+        f"{_by(plan.largest)}{'; in strips, each goes on where the one above it ended' if plan.strips else ''}",
         f"rule    multiples of {_by((rows.align, columns.align))}; {_by((rows.before, columns.before))} before and "
         f"{_by((rows.after, columns.after))} behind",
         f"memory  {format_bytes(plan.memory)}: process {format_bytes(plan.resident)}, workspace "

@@ -4,20 +4,22 @@ A level is what runtime/levels.ll says it is; several stand in one module, and t
 """
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import I1, I8, I32, I64, PTR, VOID, address, i64, intrinsic
+from graphc.codegen.blocks import I1, I8, I32, I64, PTR, VOID, address, i64, intrinsic, repeat
+from graphc.codegen.carrying import CARRIES, CONTINUED, CONTINUES, OWN, Span
 from graphc.codegen.constants import string
 from graphc.codegen.cpuid import WORDS, needed_words
-from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.kernels.base import Bands, Kernel
+from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.loop_nest import LoopNestKernel
 from graphc.codegen.nest import Buffer
 from graphc.codegen.plan import ALIGNMENT, Place, Plan, Step, align, buffer_bytes
 from graphc.codegen.shapes import ShapeCode
 from graphc.codegen.target import Target
-from graphc.ir import Dim, DimLike, Graph
+from graphc.ir import Dim, DimLike, Graph, dims
 from graphc.ir.verify import requirements
 
 ERROR_SIZE, ERROR_TOO_LARGE, FIRST_REQUIREMENT = 2, 3, 100  # the codes of runtime/api.ll
@@ -44,6 +46,7 @@ class LevelCode:
         # runtime/api.ll reads these first words: the bytes of the workspace, of each input and of each output
         self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
         self._table |= {("tensor", i): 1 + i for i in range(len(self._tensors))}
+        self._short: dict[Dim, Dim] = {}  # symbols for sizes of which long expressions are made
         self._kernels: dict[tuple[str | int, ...], ir.Function] = {}
         self._updated = find_updated(plan.graph)
         self.nests: set[str] = set()  # the functions of a run that loop nests became
@@ -51,14 +54,15 @@ class LevelCode:
         self._scratch = max((align(s.kernel.scratch) for s in (*plan.setup, *plan.steps)), default=0)
         setup = self._emit_sequence("setup", plan.setup, None)
         forward = self._emit_sequence("forward", plan.steps, self._define_stamps(stamps) if stamps else None)
-        dims = self._emit_output_dims()
+        strip: ir.Value = self._emit_sequence("strip", plan.steps, None) if plan.carry else ir.Constant(PTR, None)
+        output_dims = self._emit_output_dims()
         prepare = self._emit_prepare()
         words = ir.Constant(ir.ArrayType(I32, WORDS), needed_words(target.needs))
         self.record = ir.Constant.literal_struct(
             [
-                *(prepare, setup, forward, dims),
+                *(prepare, setup, forward, output_dims),
                 *(i64(len(self._table)), i64(plan.packed_bytes), i64(self._scratch)),
-                *(string(module, f"graphc_cpu{suffix}", target.cpu), i64(target.level), words),
+                *(string(module, f"graphc_cpu{suffix}", target.cpu), i64(target.level), words, strip),
             ]
         )
 
@@ -96,8 +100,11 @@ class LevelCode:
         function.blocks.clear()
         gc.collect(0)  # all that is young, if nothing was collected meanwhile: see emit_module
 
-    def _emit_step(self, name: str, kernel: Kernel) -> ir.Function:
-        """`void step(ptr frame, i64 begin, i64 end, i64 thread)`: the kernel on this step's buffers and sizes."""
+    def _emit_step(self, name: str, kernel: Kernel, rows: Span | None) -> ir.Function:
+        """`void step(ptr frame, i64 begin, i64 end, i64 thread)`: the kernel on this step's buffers and sizes.
+
+        The tasks begin..end-1 are of those that have results in these rows.
+        """
         function = self._function(name, VOID, [PTR, I64, I64, I64])
         frame, begin, end, thread = function.args
         b = ir.IRBuilder(function.append_basic_block("entry"))
@@ -108,9 +115,42 @@ class LevelCode:
         if kernel.scratch:
             start = b.add(i64(self.plan.packed_bytes), b.mul(thread, i64(self._scratch)))
             scratch = address(b, load_word(b, frame, FRAME_OWN, PTR), start, I8)
-        b.call(self._kernel(kernel), [*pointers, *sizes, begin, end, scratch])
+
+        def run(begin: ir.Value, end: ir.Value) -> None:
+            b.call(self._kernel(kernel), [*pointers, *sizes, begin, end, scratch])
+
+        if kernel.bands is None or rows is None:
+            run(begin, end)
+        else:
+            self._emit_parts(b, table, kernel.bands.map(self._shorten), rows, (begin, end), run)
         b.ret_void()
         return function
+
+    def _emit_parts(
+        self,
+        b: ir.IRBuilder,
+        table: ir.Value,
+        bands: Bands,
+        rows: Span,
+        tasks: tuple[ir.Value, ir.Value],
+        run: Callable[[ir.Value, ir.Value], None],
+    ) -> None:
+        """`run(begin, end)` for those tasks of each part that have results in these rows, of which all are numbered."""
+        first, count = bands.cut(rows)
+        skipped = self._load_entry(b, table, dims.product([first, bands.inner]))
+        wanted = self._load_entry(b, table, dims.product([count, bands.inner]))
+        whole = self._load_entry(b, table, dims.product([bands.count, bands.inner]))
+        wanted = b.select(b.icmp_signed("<", wanted, i64(1)), i64(1), wanted)  # without any, there are no tasks
+        begin, end = tasks
+
+        def part(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            number, base = b.mul(i, wanted), b.add(b.mul(i, whole), skipped)
+            start = b.sub(begin, number)
+            start = b.select(b.icmp_signed("<", start, i64(0)), i64(0), start)
+            run(b.add(base, start), b.add(base, least(b, b.sub(end, number), wanted)))
+            return []
+
+        repeat(b, b.udiv(begin, wanted), b.udiv(b.add(end, b.sub(wanted, i64(1))), wanted), 1, [], part)
 
     def _address(self, b: ir.IRBuilder, frame: ir.Value, table: ir.Value, buffer: Buffer) -> ir.Value:
         whole = self._whole_address(b, frame, table, self.plan.places[buffer.memory])
@@ -131,6 +171,10 @@ class LevelCode:
         start = load_word(b, table, self._entry(("slot", place.index)), I64)
         return address(b, load_word(b, frame, FRAME_WORKSPACE, PTR), start, I8)
 
+    def _shorten(self, d: DimLike) -> DimLike:
+        """A symbol for a size: a dim has a limited length."""
+        return self._short.setdefault(d, dims.symbol(f"{OWN}size{len(self._short)}")) if isinstance(d, Dim) else d
+
     def _entry(self, key: DimLike | tuple[str, int]) -> int:
         return self._table.setdefault(key, len(self._table))
 
@@ -140,9 +184,14 @@ class LevelCode:
     def _emit_sequence(self, name: str, steps: Sequence[Step], stamps: ir.GlobalVariable | None) -> ir.Function:
         """`void graphc_NAME(ptr frame, ptr pool)`: the steps in order, on the pool where it is worth it.
 
-        Setup has a third argument, `visit`, which is told of the weights that a step reads.
+        Setup has a third argument, `visit`, which is told of the weights that a step reads. A strip's tile leaves out
+        the rows that it knows, and carries some over.
         """
-        functions = [self._emit_step(f"{name}_{i}", step.kernel) for i, step in enumerate(steps)]
+        if name == "strip":
+            steps = [one for step in steps for one in (step, *step.carrying)]
+        spans = [step.rows if name == "strip" else None for step in steps]
+        pairs = zip(steps, spans, strict=True)
+        functions = [self._emit_step(f"{name}_{i}", step.kernel, rows) for i, (step, rows) in enumerate(pairs)]
         if name == "forward":
             self.nests = {self._kernel(s.kernel).name for s in steps if isinstance(s.kernel, LoopNestKernel)}
         pool_run = self.module.globals.get("graphc_pool_run") or ir.Function(
@@ -152,10 +201,10 @@ class LevelCode:
         frame, pool, *visit = sequence.args
         b = ir.IRBuilder(sequence.append_basic_block("entry"))
         table = load_word(b, frame, FRAME_TABLE, PTR)
-        for i, (step, function) in enumerate(zip(steps, functions, strict=True)):
+        for i, (step, rows, function) in enumerate(zip(steps, spans, functions, strict=True)):
             _emit_stamp(b, stamps, i)
             self._emit_visits(b, visit, step.kernel, after=False)
-            tasks = self._load_entry(b, table, step.kernel.tasks)
+            tasks = self._load_entry(b, table, count_tasks(step.kernel, rows, self._shorten))
             work = self._load_entry(b, table, step.kernel.work)
             with b.if_else(b.icmp_signed("<", work, i64(SERIAL_WORK))) as (alone, together):
                 with alone:
@@ -192,9 +241,12 @@ class LevelCode:
     # -- shapes -------------------------------------------------------------------------------------------------------
 
     def _emit_prepare(self) -> ir.Function:
-        """`i32 graphc_prepare(ptr sizes, ptr table)`; emitted last, when every table entry is known."""
-        function = self._function("prepare", I32, [PTR, PTR])
-        sizes, table = function.args
+        """`i32 graphc_prepare(ptr sizes, ptr table, i64 carries, i64 part)`.
+
+        It is emitted last, when every table entry is known.
+        """
+        function = self._function("prepare", I32, [PTR, PTR, I64, I64])
+        sizes, table, carries, part = function.args
         b = ir.IRBuilder(function.append_basic_block("entry"))
 
         def refuse_if(condition: ir.Value, code: int) -> None:
@@ -204,7 +256,13 @@ class LevelCode:
         symbols = {s: load_word(b, sizes, i, I64) for i, s in enumerate(self.plan.graph.symbols)}
         for value in symbols.values():
             refuse_if(b.icmp_unsigned(">=", b.sub(value, i64(1)), i64(LARGEST_SIZE)), ERROR_SIZE)
-        code = ShapeCode(b, symbols)
+        if carry := self.plan.carry:  # a lower tile has not the rows that the next one needs
+            low = b.icmp_signed("<", symbols[str(carry.height)], b.mul(carries, i64(carry.overlap)))
+            refuse_if(low, ERROR_SIZE)
+        told = {CARRIES: carries, CONTINUES: b.and_(part, i64(1)), CONTINUED: b.lshr(part, i64(1))}
+        code = ShapeCode(b, symbols | told)
+        for d, short in self._short.items():
+            code.define(short, code.emit(d))
         for i, r in enumerate(requirements(self.plan.graph)):
             a, bound = code.emit(r.a), code.emit(1 if r.b is None else r.b)
             refuse_if(b.icmp_signed("<" if r.b is None else "!=", a, bound), FIRST_REQUIREMENT + i)
@@ -254,6 +312,17 @@ def _emit_stamp(b: ir.IRBuilder, stamps: ir.GlobalVariable | None, number: int) 
     if stamps:
         place = address(b, stamps, i64(2 * number), I64)
         intrinsic(b, "clock_gettime", I32, [ir.Constant(I32, CLOCK_MONOTONIC), place])
+
+
+def count_tasks(kernel: Kernel, rows: Span | None, change: Callable[[DimLike], DimLike]) -> DimLike:
+    """The tasks of a kernel; if they follow the rows of its result, those that have results in these.
+
+    `change` is done to every size of which that is made, but for the rows.
+    """
+    if kernel.bands is None or rows is None:
+        return kernel.tasks
+    bands = kernel.bands.map(change)
+    return dims.product([bands.outer, bands.cut(rows)[1], bands.inner])
 
 
 def find_updated(graph: Graph) -> dict[Place, Place]:

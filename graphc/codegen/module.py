@@ -1,8 +1,8 @@
 """One LLVM module for one network: its code for each CPU level, and the C entry points.
 
 The module joins texts that are the same for every network, the thread pool, the choice of the level, the buffers of a
-run and the C interface (runtime/pool.ll, levels.ll, buffers.ll, api.ll, whose heads tell what this file defines), with
-what it generates.
+run and the C interface (runtime/pool.ll, levels.ll, buffers.ll, api.ll, calls.ll, whose heads tell what this file
+defines), with what it generates.
 """
 
 import re

@@ -3,12 +3,13 @@
 The places are the caller's inputs and outputs, the weights (one block, read-only), what is made of weights alone, once,
 when the network is created (`packed`: a kernel's weights in its own order), and the workspace, which is divided into
 slots. Tensors whose lives do not overlap share a slot; its size is the largest of theirs, an expression in N, H
-and W that is evaluated once per shape, so the peak is known before the run and nothing is allocated during it.
+and W that is evaluated once per shape, so the peak is known before the run and nothing is allocated during it. What
+tiles carry over (carrying.py) has slots of its own, before the others: these stay where they are, however high a tile.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from graphc import ops
 from graphc.codegen.blocking import choose_layouts, wanted_layout
+from graphc.codegen.carrying import ALONE, CARRIES, Carry, Span
 from graphc.codegen.joining import Part, joins_blocks, operand_channels, place_parts
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.layout import DENSE, Layout
@@ -32,7 +34,8 @@ VIEWS = (ops.Identity, ops.Dropout, ops.Flatten, ops.Reshape)  # ops whose resul
 
 @dataclass(frozen=True)
 class Place:
-    """Where a buffer lies: "input", "output", "weights", "packed" or "slot", and its number or byte offset."""
+    """Where a buffer lies: "input", "output", "weights", "packed", "slot" or "carried" (a slot of its own), and its
+    number or byte offset."""
 
     kind: str
     index: int
@@ -40,10 +43,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel applied to buffers, on behalf of a node."""
+    """One kernel applied to buffers, on behalf of a node.
+
+    A tile of a strip computes the `rows` alone, where the kernel can; then come the steps `carrying`.
+    """
 
     node: Node
     kernel: Kernel
+    rows: Span | None = None
+    carrying: tuple["Step", ...] = ()
 
 
 @dataclass
@@ -51,6 +59,7 @@ class Plan:
     """Steps in order, the place of every buffer, and the byte sizes (expressions) that share each slot."""
 
     graph: Graph
+    carry: Carry | None = None
     setup: list[Step] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
@@ -87,7 +96,7 @@ class Plan:
 
     def peak_bytes(self, sizes: dict[str, int]) -> int:
         """The workspace that a run of these sizes takes."""
-        return sum(align(max(dims.evaluate(d, sizes) for d in slot)) for slot in self.slots)
+        return sum(align(max(dims.evaluate(d, sizes | ALONE) for d in slot)) for slot in self.slots)
 
 
 def align(size: int) -> int:
@@ -107,16 +116,18 @@ def make_plan(
     layouts: Mapping[Value, Layout] | None = None,
     precise: bool = False,
     choose: Callable[[Node, str, Sequence[str]], str] = lambda _, __, candidates: candidates[0],
+    carry: Carry | None = None,
 ) -> Plan:
     """Choose kernels and places; UnsupportedError lists every node for which there is no code.
 
     `layouts` says how intermediate values lie in memory, where not dense; None chooses. Inputs, outputs and weights
     always are dense. `precise` is as in `graphc.compile`. `choose(node, description, candidates)` names the candidate
-    that computes a convolution; by default it is the first, which is the analytic model's.
+    that computes a convolution; by default it is the first, which is the analytic model's. `carry` says which rows the
+    tiles of a strip pass on.
     """
     layouts = choose_layouts(graph, target) if layouts is None else layouts
     parts = place_parts(graph, layouts)
-    plan = Plan(graph)
+    plan = Plan(graph, carry)
     buffers = _place_constants(plan)
     problems: list[str] = []
     for node in graph.nodes:
@@ -138,7 +149,8 @@ def make_plan(
         except GraphcError as error:
             problems.append(f"{node}: {error}")
             continue
-        plan.steps += [Step(node, kernel) for kernel in kernels]
+        steps = [Step(node, kernel) for kernel in kernels]
+        plan.steps += _carry_rows(plan, steps, outputs[0], carry) if carry and len(outputs) == 1 else steps
     if problems:
         raise UnsupportedError(f"network '{graph.name}' cannot be compiled", problems)
     _place_outputs(plan, buffers, target)
@@ -170,12 +182,31 @@ def _result(value: Value, layouts: Mapping[Value, Layout], parts: Mapping[Value,
     return Buffer(value.name, value.type, layouts.get(value, DENSE))
 
 
+def _carry_rows(plan: Plan, steps: list[Step], output: Buffer, carry: Carry) -> list[Step]:
+    """The steps of a node, of which the last one may be done in part, and carries rows over then."""
+    *before, last = steps
+    value = last.node.outputs[0]
+    carrying = tuple[Step, ...]()
+    if found := carry.carry(value, output):
+        kept, kernels = found
+        plan.places[kept.name] = Place("carried", len(plan.slots))
+        plan.slots.append([buffer_bytes(kept) * dims.symbol(CARRIES)])
+        carrying = tuple(Step(last.node, kernel) for kernel in kernels)
+    return [*before, replace(last, rows=carry.computed(value), carrying=carrying)]
+
+
 def _join(plan: Plan, node: Node, inputs: list[Buffer], output: Buffer, target: Target) -> None:
     """Copy the operands of a concat that do not lie in its result."""
-    for x, channel in zip(inputs, operand_channels(node), strict=True):
+    for value, x, channel in zip(node.inputs, inputs, operand_channels(node), strict=True):
         place = output.part(x.name, x.type, channel)
         if x.address != place.address:
-            plan.steps += [Step(node, kernel) for kernel in select_kernels(ops.Identity(), [x], [place], target)]
+            plan.steps += _copy(plan, node, value, x, place, target)
+
+
+def _copy(plan: Plan, node: Node, value: Value, x: Buffer, y: Buffer, target: Target) -> list[Step]:
+    """The steps that copy the value from x to y."""
+    rows = plan.carry.used(value) if plan.carry else None
+    return [Step(node, kernel, rows) for kernel in select_kernels(ops.Identity(), [x], [y], target)]
 
 
 def _converted(plan: Plan, value: Value, buffer: Buffer, layout: Layout, target: Target) -> Buffer:
@@ -185,7 +216,7 @@ def _converted(plan: Plan, value: Value, buffer: Buffer, layout: Layout, target:
     copy = Buffer(f"{value.name}\\{layout}", buffer.type, layout)
     if not any(copy.name == step.kernel.buffers[0].name for step in plan.steps):
         node = Node(f"{value.name} to {layout}", ops.Identity(), (), ())
-        plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [copy], target)]
+        plan.steps += _copy(plan, node, value, buffer, copy, target)
     return copy
 
 
@@ -217,7 +248,7 @@ def _place_outputs(plan: Plan, buffers: dict[Value, Buffer], target: Target) -> 
         result = buffer.temporary(f"output {i}", v.type)
         plan.places[result.name] = Place("output", i)
         if not state:
-            plan.steps += [Step(node, k) for k in select_kernels(node.op, [buffer], [result], target)]
+            plan.steps += _copy(plan, node, v, buffer, result, target)
             continue
         if buffer.memory in plan.places:  # it may be a state that is overwritten before it has been copied
             copy = buffer.temporary(f"saved {i}", v.type)

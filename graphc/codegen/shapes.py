@@ -26,6 +26,10 @@ class ShapeCode:
             self._known[d] = self._polynomial(d)
         return self._known[d]
 
+    def define(self, d: Dim, value: ir.Value) -> None:
+        """Let a symbol stand for this."""
+        self._known[d] = value
+
     def checked(self, operation: str, x: ir.Value, y: ir.Value) -> ir.Value:
         """x (operation) y for "sadd" or "smul", noting overflow."""
         name = f"llvm.{operation}.with.overflow.i64"

@@ -1,12 +1,47 @@
 """What a kernel is to the rest of the compiler."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from llvmlite import ir
 
 from graphc.codegen.nest import Buffer
-from graphc.ir import DimLike
+from graphc.ir import DimLike, dims
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How the tasks of a kernel follow the rows of its result: [outer, count, inner], where `count` are the bands.
+
+    Of units that are `unit` rows high, `across` to a row of units, a band has `size`, and the next band the next ones.
+    """
+
+    outer: DimLike
+    count: DimLike
+    inner: DimLike
+    unit: int = 1
+    across: DimLike = 1
+    size: DimLike = 1
+
+    @property
+    def tasks(self) -> DimLike:
+        """All of them."""
+        return dims.product([self.outer, self.count, self.inner])
+
+    def map(self, change: Callable[[DimLike], DimLike]) -> "Bands":
+        """The same with other dims."""
+        outer, count, inner, across, size = map(change, (self.outer, self.count, self.inner, self.across, self.size))
+        return Bands(outer, count, inner, self.unit, across, size)
+
+    def cut(self, rows: tuple[DimLike, DimLike]) -> tuple[DimLike, DimLike]:
+        """The first band that has results in these rows, and how many there are."""
+        begin, end = rows
+        first = dims.floor_div(dims.floor_div(begin, self.unit) * self.across, self.size)
+        # up to the last unit of the last row
+        units = (dims.floor_div(end - 1, self.unit) + 1) * self.across
+        last = dims.minimum(dims.floor_div(units - 1, self.size), self.count - 1)
+        return first, dims.maximum(0, last + 1 - first)
 
 
 class Kernel(Protocol):
@@ -38,6 +73,10 @@ class Kernel(Protocol):
     @property
     def tasks(self) -> DimLike:
         """The number of parts."""
+
+    @property
+    def bands(self) -> Bands | None:
+        """How the tasks follow the rows of the result; None if each may write anywhere."""
 
     @property
     def work(self) -> DimLike:

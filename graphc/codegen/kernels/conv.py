@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from graphc.codegen.blocks import F32, I8, VOID, address, i64, intrinsic, repeat, when
+from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least, taps_inside
 from graphc.codegen.kernels.conv_geometry import Geometry
 from graphc.codegen.kernels.epilogue import Epilogue
@@ -53,6 +54,7 @@ class DirectConv:
         self.buffers = [y, x, w, *([bias] if bias else []), *extra]
         self._epilogue = Epilogue(op.epilogue, len(extra))
         (n, _, height, width), (_, _, p, q) = x.shape, y.shape
+        across, size = (q, g.segment) if g.one_row else (1, g.rows)
         if g.one_row:
             height, width, p, q = 1, dims.product([height, width]), 1, dims.product([p, q])
         tiles, bands, segments = g.groups * g.tiles, dims.ceil_div(p, g.rows), dims.ceil_div(q, g.segment)
@@ -61,7 +63,9 @@ class DirectConv:
             *(*g.kernel, g.stride[0], *g.dilation, *g.padding),
             *(b.image for b in (x, y, *extra)),
         ]  # fmt: skip
-        self.tasks = dims.product([n, tiles, bands, segments])
+        rows, inner = (segments, 1) if g.one_row else (bands, segments)
+        self.bands = Bands(dims.product([n, tiles]), rows, inner, 1, across, size)
+        self.tasks = self.bands.tasks
         self.work = dims.product([n, p, q, tiles * g.vectors * g.lanes * g.c_group * r * s])
         self.key = f"{self.name} {g.fixed} {bias is not None} {op.epilogue} {len(extra)}"
 

@@ -18,6 +18,7 @@ from math import gcd
 from llvmlite import ir
 
 from graphc.codegen.blocks import F32, I64, address, i64, when
+from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least, taps_inside
 from graphc.codegen.kernels.conv import ConvEmitter, DirectConv, Pass, Task
 from graphc.codegen.kernels.conv_geometry import LONGEST_SEGMENT, SEGMENT_BYTES, Geometry
@@ -165,7 +166,9 @@ class PhaseConv(DirectConv):
         self.sizes[5] = segments
         self.sizes += self.in_phase
         phases = rows.stride * columns.stride
-        self.tasks = dims.product([n, g.groups * g.tiles, phases, self.in_phase[0], segments])
+        outer = dims.product([n, g.groups * g.tiles, phases])
+        self.bands = Bands(outer, self.in_phase[0], segments, rows.stride)
+        self.tasks = self.bands.tasks
         self.work = dims.product([n, *x.shape[2:], g.groups * g.tiles * g.vectors * g.lanes * g.c_group])
         self.work = self.work * rows.kernel * columns.kernel
         self.key = f"{self.name} {axes} {g.fixed} {bias is not None} {op.epilogue} {len(extra)}"

@@ -4,8 +4,9 @@ from llvmlite import ir
 
 from graphc.codegen.arithmetic import has_code
 from graphc.codegen.emit import NestEmitter, buffers_of, sizes_of
+from graphc.codegen.kernels.base import Bands
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Size, Var, walk
-from graphc.codegen.schedule import make_schedule
+from graphc.codegen.schedule import Schedule, make_schedule
 from graphc.codegen.sharing import open_sizes
 from graphc.codegen.target import Target
 from graphc.errors import UnsupportedError
@@ -29,6 +30,7 @@ class LoopNestKernel:
         schedule = make_schedule(nest, target)
         self._nest, self._schedule, values = open_sizes(nest, schedule, target)
         self._lanes, self.buffers, self.tasks = target.lanes, buffers_of(nest), dims.product([schedule.tasks, wanted])
+        self.bands = find_bands(nest, schedule, wanted)
         self._arguments = sizes_of(self._nest)
         self.sizes = [dims.substitute(d, values) for d in self._arguments]
         inside = [v.extent for e in walk(nest.value) if isinstance(e, Reduce) for v in e.vars]
@@ -70,3 +72,15 @@ class LoopNestKernel:
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
         NestEmitter(self._nest, self._schedule, self._lanes, b, function.args[:-1]).emit()
+
+
+def find_bands(nest: Nest, schedule: Schedule, wanted: DimLike) -> Bands | None:
+    """How a nest's tasks follow the rows of images [N,C,H,W], or, stored in blocks, [N,C/c,H,W,c]."""
+    if nest.output.type.rank not in (4, 5) or schedule.copied or schedule.chunked:
+        return None
+    row, outer = nest.index[2], schedule.outer
+    if not isinstance(row, Var) or row not in outer:
+        return None
+    at = outer.index(row)
+    before, behind = ([v.extent for v in part] for part in (outer[:at], outer[at + 1 :]))
+    return Bands(dims.product([wanted, *before]), row.extent, dims.product(behind))

@@ -25,7 +25,7 @@ class MaxPoolRouteKernel:
     """dx from x and g, all in blocks of channels."""
 
     reason = "each channel alone: a vector is one pixel of a block of channels"
-    scratch = 0
+    scratch, bands = 0, None
 
     def __init__(self, window: Window, dx: Buffer, x: Buffer, g: Buffer, target: Target) -> None:
         self.window, self.lanes = window, target.lanes

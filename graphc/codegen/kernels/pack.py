@@ -59,7 +59,7 @@ class Order:
 class PackWeights:
     """The weights w in an order; what the order has for channels beyond C is never read, and not written."""
 
-    name, scratch = "pack_weights", 0
+    name, scratch, bands = "pack_weights", 0, None
     reason = "squares transposed in registers"
 
     def __init__(self, order: Order, w: Buffer, y: Buffer) -> None:

@@ -76,6 +76,8 @@ def make_blocks(o: Operands, target: Target) -> Blocks:
 class Product:
     """y = epilogue(a times b + bias, extra...), all dense; only where b is turned there may be more than a and b."""
 
+    bands = None
+
     def __init__(
         self,
         o: Operands,

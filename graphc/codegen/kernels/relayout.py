@@ -2,9 +2,9 @@
 
 ALGORITHM  y[n, c/lanes, pixel, c%lanes] = x[n, c, pixel], or the other way round
 
-SCHEDULE   A task is a block of channels of an image. A square of `lanes` channels and pixels is loaded as rows,
-           transposed by log2(lanes) stages of shuffles of two, and stored as rows. The last square of an image ends
-           with it, and repeats some of what the one before did; an image of fewer pixels is moved one by one.
+SCHEDULE   A task is PIECE pixels of a block of channels of an image. A square of `lanes` channels and pixels is loaded
+           as rows, transposed by log2(lanes) stages of shuffles of two, and stored as rows. The last square of an image
+           ends with it, and repeats some of what the one before did; fewer pixels are moved one by one.
 
 EMIT       `Relayout.emit`
 """
@@ -12,12 +12,15 @@ EMIT       `Relayout.emit`
 from llvmlite import ir
 
 from graphc.codegen.blocks import F32, address, i64, repeat, when
+from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.transpose import transpose
 from graphc.codegen.layout import DENSE
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
 from graphc.ir import DimLike, dims
+
+PIECE = 1024  # 64 KiB of float32 with 16 channels: much more than a task costs, and threads share large images
 
 
 class Relayout:
@@ -30,18 +33,23 @@ class Relayout:
         self.name = "dense_to_blocks" if self.to_blocks else "blocks_to_dense"
         n, c, h, w = x.shape
         self.blocks, pixels = dims.ceil_div(c, self.lanes), dims.product([h, w])
-        self.sizes: list[DimLike] = [c, self.blocks, pixels, y.image, x.image]
-        self.tasks = dims.product([n, self.blocks])
+        pieces = dims.ceil_div(pixels, PIECE)
+        self.sizes: list[DimLike] = [c, self.blocks, pixels, pieces, y.image, x.image]
+        self.bands = Bands(dims.product([n, self.blocks]), pieces, 1, 1, w, PIECE)
+        self.tasks = self.bands.tasks
         self.work = dims.product([n, c, pixels])
         self.key = f"{self.name} {self.lanes}"
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
-        y, x, channels, blocks, pixels, y_image, x_image, begin, end, _ = function.args
+        y, x, channels, blocks, pixels, pieces, y_image, x_image, begin, end, _ = function.args
         lanes = i64(self.lanes)
 
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            piece, number = b.urem(number, pieces), b.udiv(number, pieces)
             block, n = b.urem(number, blocks), b.udiv(number, blocks)
+            begins = b.mul(piece, i64(PIECE))
+            ends = least(b, b.add(begins, i64(PIECE)), pixels)
             first = b.mul(block, lanes)
             place = b.mul(first, pixels)  # of the block, in either layout
             target = address(b, y, b.add(b.mul(n, y_image), place), F32)
@@ -56,7 +64,7 @@ class Relayout:
             large = b.icmp_signed(">=", pixels, lanes)
             with b.if_else(large) as (squares, single):
                 with squares:
-                    repeat(b, i64(0), pixels, self.lanes, [], square)
+                    repeat(b, begins, ends, self.lanes, [], square)
                 with single:
                     self._one_by_one(b, target, source, pixels, there)
             return []

@@ -110,6 +110,8 @@ class WeightGradient:
     """`parts` dense copies of dw [K,C/groups,R,S], the sum of which is it, from g in blocks of channels and x, too or
     dense."""
 
+    bands = None
+
     def __init__(self, op: Conv2dWeightGradient, dw: Buffer, x: Buffer, g: Buffer, target: Target) -> None:
         s = self.shape = make_shape(op, x, dw, target)
         self.op = op

@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from graphc.codegen.arithmetic import emit_primitive
 from graphc.codegen.blocks import F32, address, i64, intrinsic, mangle, repeat, when
+from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import ask_for, for_strips
@@ -76,7 +77,8 @@ class WindowKernel:
             *window.padding[:2],
             *(b.image for b in (x, y, *extra)),
         ]
-        self.tasks = dims.product([n, blocks, p])
+        self.bands = Bands(dims.product([n, blocks]), p, 1)
+        self.tasks = self.bands.tasks
         self.work = dims.product([n, blocks, p, q, self.lanes * window.kernel[0] * window.kernel[1]])
         (r, s), dilation = window.kernel, window.dilation[1]
         average = r if kind == "average" else None  # the only kind that divides by the number of cells

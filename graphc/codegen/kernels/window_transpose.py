@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from graphc.codegen.blocks import F32, address, i64, intrinsic, mangle, repeat, when
+from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least, taps_inside
 from graphc.codegen.kernels.conv_transpose import Axis
 from graphc.codegen.kernels.epilogue import Epilogue
@@ -49,7 +50,8 @@ class TransposedWindowKernel:
         (n, _, height, width), (_, channels, p, q) = x.shape, y.shape
         blocks = dims.ceil_div(channels, self.lanes)
         self.sizes: list[DimLike] = [height, width, p, q, blocks, *(b.image for b in (x, y, *extra))]
-        self.tasks = dims.product([n, blocks, p])
+        self.bands = Bands(dims.product([n, blocks]), p, 1)
+        self.tasks = self.bands.tasks
         self.work = dims.product([n, blocks, height, width, self.lanes * axes[0].kernel * axes[1].kernel])
         self.key = f"{self.name} {self.lanes} {axes} {bias is not None} {epilogue} {len(extra)}"
 

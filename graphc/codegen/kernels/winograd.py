@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from graphc.codegen.blocks import F32, Body, address, i64, repeat, when
+from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import (
@@ -74,7 +75,9 @@ class WinogradConv:
             *(s.c, s.c_blocks, s.k_blocks, s.k_tiles, part_tiles, parts, together, s.tiles, s.v_place, s.m_place),
             *(b.image for b in (x, y, *extra)),
         ]
-        self.tasks = dims.product([images, blocks, parts])
+        in_block = dims.floor_div(all_tiles - 1, blocks) + 1  # in a block
+        self.bands = Bands(images, blocks, parts, s.rows.m, columns, in_block)
+        self.tasks = self.bands.tasks
         self.work = dims.product([images, all_tiles, s.products * s.c * s.k])
         partly = s.c % s.lanes, s.k_blocks % s.vectors != 0
         self.key = f"{self.name} {s.lanes} {partly} {bias is not None} {op.epilogue} {len(extra)}"

@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields, replace
 from llvmlite import ir
 
 from graphc.codegen.blocks import F32, I8, VOID, address, i64, intrinsic, repeat, when
+from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.conv import ConvEmitter, DirectConv, Task
 from graphc.codegen.kernels.conv_geometry import Geometry
@@ -84,7 +85,8 @@ class WinogradRows(DirectConv):
         self.reason = f"columns alone: {shape.products} products for {m} results that take {m * r * s} directly"
         self.sizes[7] = 1  # a task takes all tiles of output channels
         n, _, p, q = y.shape
-        self.tasks = dims.product([n, dims.ceil_div(p, g.rows), dims.ceil_div(q, g.segment)])
+        self.bands = Bands(n, dims.ceil_div(p, g.rows), dims.ceil_div(q, g.segment), g.rows)
+        self.tasks = self.bands.tasks
         self.work = dims.product([n, dims.ceil_div(p, m), q, shape.products * shape.c * shape.k])
         sizes = g.kernel, g.tiles, g.segment, g.chunk
         self.key = f"{self.name} {g.fixed} {sizes} {bias is not None} {op.epilogue} {len(extra)}"

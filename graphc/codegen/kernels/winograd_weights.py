@@ -16,7 +16,7 @@ class WinogradWeights:
     w is [K,C,R,S] or, if `turned`, [C,K,R,S], of which the last tap is read first.
     """
 
-    name, reason, scratch = "winograd_weights", "made once", 0
+    name, reason, scratch, bands = "winograd_weights", "made once", 0, None
 
     def __init__(self, shape: Shape, w: Buffer, y: Buffer, turned: bool) -> None:
         s, self.turned = shape, turned
