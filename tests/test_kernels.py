@@ -9,7 +9,7 @@ from graphc.codegen.kernels.transforms import Transform, make_transform, split_p
 from graphc.codegen.plan import make_plan
 from graphc.codegen.target import make_target
 from graphc.driver import compile
-from graphc.ir import Array, Builder, DType, Graph, f32
+from graphc.ir import Array, Builder, DType, Graph, dims, f32
 from graphc.passes import optimize
 from graphc.reference import run_reference
 from graphc.verify import relative_difference
@@ -168,6 +168,20 @@ def test_threads_change_no_bit(graph: Graph) -> None:
     x = np.random.default_rng(0).standard_normal((2, 64, 37, 50)).astype(np.float32)
     results = [compile(graph, threads=threads)(x) for threads in (1, 2, 3)]
     assert all(r.tobytes() == results[0].tobytes() for r in results)
+
+
+@pytest.mark.parametrize("size", [(1, 3), (28, 28), (37, 50)])
+@pytest.mark.parametrize("out", [64, 128, 192, 512])
+def test_tasks_share_the_last_block(out: int, size: tuple[int, int]) -> None:
+    """Winograd's last block of tiles, by output channels or by tiles; half of one tile is none. The tasks are even."""
+    graph = convolution(64, 3, out)
+    (step,) = [s for s in make_plan(optimize(graph), make_target()).steps if s.kernel.name.startswith("winograd")]
+    for images in (1, 2):
+        assert dims.evaluate(step.kernel.tasks, {"N": images, "H": size[0], "W": size[1]}) % 2 == 0
+    x = np.random.default_rng(0).standard_normal((1, 64, *size)).astype(np.float32)
+    results = [compile(graph, threads=threads)(x) for threads in (1, 2, 3)]
+    assert all(r.tobytes() == results[0].tobytes() for r in results)
+    assert relative_difference(results[0], run_reference(graph, [x], DType.F64)[0]) < 5e-6
 
 
 @pytest.mark.parametrize("channels", [20, 64, 116])

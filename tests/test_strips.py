@@ -57,9 +57,8 @@ def test_a_tile_computes_no_row_twice() -> None:
         done = whole = 0.0
         for step in plan.steps:
             work = dims.evaluate(step.kernel.work, sizes)
-            tasks, left = (
-                dims.evaluate(d, sizes) for d in (step.kernel.tasks, count_tasks(step.kernel, step.rows, lambda d: d))
-            )
+            left = count_tasks(step.kernel, step.rows, lambda d: dims.evaluate(d, sizes))
+            tasks, left = (dims.evaluate(d, sizes) for d in (step.kernel.tasks, left))
             done, whole = done + work * left / tasks, whole + work
         assert done < 1.06 * whole * new / (carry.overlap + new)
 

@@ -14,7 +14,8 @@ from graphc.ir import DimLike, dims
 class Bands:
     """How the tasks of a kernel follow the rows of its result: [outer, count, inner], where `count` are the bands.
 
-    Of units that are `unit` rows high, `across` to a row of units, a band has `size`, and the next band the next ones.
+    Of units that are `unit` rows high, `across` to a row of units, a band has `size`, and the next band the next ones;
+    the first `longer` bands have one more. Behind all tasks there may be some that have `shared` the last one.
     """
 
     outer: DimLike
@@ -23,25 +24,34 @@ class Bands:
     unit: int = 1
     across: DimLike = 1
     size: DimLike = 1
+    longer: DimLike = 0
+    shared: DimLike = 0
 
     @property
     def tasks(self) -> DimLike:
         """All of them."""
-        return dims.product([self.outer, self.count, self.inner])
+        return dims.product([self.outer, self.count, self.inner]) + self.shared
 
     def map(self, change: Callable[[DimLike], DimLike]) -> "Bands":
         """The same with other dims."""
-        outer, count, inner, across, size = map(change, (self.outer, self.count, self.inner, self.across, self.size))
-        return Bands(outer, count, inner, self.unit, across, size)
+        outer, count, inner = map(change, (self.outer, self.count, self.inner))
+        across, size, longer, shared = map(change, (self.across, self.size, self.longer, self.shared))
+        return Bands(outer, count, inner, self.unit, across, size, longer, shared)
 
     def cut(self, rows: tuple[DimLike, DimLike]) -> tuple[DimLike, DimLike]:
         """The first band that has results in these rows, and how many there are."""
         begin, end = rows
-        first = dims.floor_div(dims.floor_div(begin, self.unit) * self.across, self.size)
+        first = self._find(dims.floor_div(begin, self.unit) * self.across)
         # up to the last unit of the last row
         units = (dims.floor_div(end - 1, self.unit) + 1) * self.across
-        last = dims.minimum(dims.floor_div(units - 1, self.size), self.count - 1)
+        last = dims.minimum(self._find(units - 1), self.count - 1)
         return first, dims.maximum(0, last + 1 - first)
+
+    def _find(self, unit: DimLike) -> DimLike:
+        """The band that has this unit."""
+        if self.longer == 0:
+            return dims.floor_div(unit, self.size)
+        return dims.maximum(dims.floor_div(unit, self.size + 1), dims.floor_div(unit - self.longer, self.size))
 
 
 class Kernel(Protocol):
