@@ -222,7 +222,7 @@ finish:
   %scratch_all = mul i64 %scratch_bytes, %count_wide
   %own_bytes = add i64 %packed_bytes, %scratch_all
   %own_some = add i64 %own_bytes, 64                                         ; aligned_alloc(0) may be null
-  %own = call ptr @aligned_alloc(i64 64, i64 %own_some)
+  %own = call ptr @graphc_allocate(i64 %own_some)
   %no_own = icmp eq ptr %own, null
   br i1 %no_own, label %fail_own, label %setup
 fail_own:

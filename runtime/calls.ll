@@ -124,7 +124,7 @@ grow:
   call void @free(ptr %old)
   store ptr null, ptr %p2
   store i64 0, ptr %p3
-  %new = call ptr @aligned_alloc(i64 64, i64 %need)
+  %new = call ptr @graphc_allocate(i64 %need)
   %none = icmp eq ptr %new, null
   br i1 %none, label %no_memory, label %grown
 no_memory:

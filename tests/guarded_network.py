@@ -57,9 +57,9 @@ class GuardedHeap:
         return block.address
 
     def _give_aligned(self, alignment: int, size: int) -> int:
-        """The first block is the thread pool, the second the network's own."""
+        """The first block is the thread pool, the second the network's own. Kernels count on no more than ALIGNMENT."""
         self.aligned += 1
-        return self._give(size - SPARE * (self.aligned == 2), alignment, POISON[0])
+        return self._give(size - SPARE * (self.aligned == 2), min(alignment, ALIGNMENT), POISON[0])
 
     def _take(self, block: int | None) -> None:
         if block is not None and self._blocks.pop(block, None) is None:
