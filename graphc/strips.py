@@ -2,9 +2,10 @@
 
 A tile sees the image up to a multiple of `align`. Of a value with stride s it then knows the rows before end/s -
 behind: a window of extent e, stride t and leading padding b needs rows up to p*t + e - b for its element p, so `behind`
-becomes ceil((behind + e - b) / t) - 1, and through a transposed window behind*t + b. Winograd's kernel computes m rows
-from all that they see together, so there it is rounded up to a multiple of m. The next tile goes on from there, and
-reads rows of the inputs from end/s - needed on; where a value has several readers, the first row counts.
+becomes ceil((behind + e - b) / t) - 1, and through a transposed window behind*t + b; or more, if padding cuts off more
+rows at the end of a tile. Winograd's kernel computes m rows from all that they see together, so there it is rounded up
+to a multiple of m. The next tile goes on from there, and reads rows of the inputs from end/s - needed on; where a value
+has several readers, the first row counts.
 
 What looks through a window is computed in part. What is computed pixel by pixel is computed anew wherever it is needed:
 that costs no more than to carry it.
@@ -12,7 +13,7 @@ that costs no more than to carry it.
 
 from collections.abc import Mapping
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
 from graphc import ops
 from graphc.codegen.blocking import CONVOLUTIONS
@@ -64,10 +65,10 @@ def _in_part(node: Node, paths: list[Path]) -> bool:
 
 
 def _find_behind(cut: Cut, winograd: bool) -> Mapping[Value, int]:
-    behind = {cut.image: 0}
+    behind, reach = {cut.image: 0}, cut.find_reach(ROWS)
     for node, paths in cut.steps:
         m = count_together(node, ROWS) if winograd else 1
-        rows = max(_follow(p, behind[p.source]) for p in paths)
+        rows = max(*(_follow(p, behind[p.source]) for p in paths), *(floor(-reach[v]) for v in node.outputs))
         behind |= dict.fromkeys(node.outputs, ceil(Fraction(rows, m)) * m)
     return behind
 

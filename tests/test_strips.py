@@ -51,10 +51,10 @@ def test_a_tile_computes_no_row_twice() -> None:
     graph = optimize(digit_masks())
     carry = find_carry(graph)
     assert carry is not None
+    sizes = {"N": 1, "H": carry.overlap + 416, "W": 320, CARRIES: 1, CONTINUES: 1, CONTINUED: 1}
     for precise in (False, True):
         plan = make_plan(graph, make_target(), precise=precise, carry=carry)
-        new, sizes = 416, {"N": 1, "H": carry.overlap + 416, "W": 320, CARRIES: 1, CONTINUES: 1, CONTINUED: 1}
-        done = whole = 0.0
+        new, done, whole = 416, 0.0, 0.0
         for step in plan.steps:
             work = dims.evaluate(step.kernel.work, sizes)
             left = count_tasks(step.kernel, step.rows, lambda d: dims.evaluate(d, sizes))
@@ -89,6 +89,18 @@ def test_a_run_may_begin_at_any_tile(network: Network, image: Array) -> None:
             for i, place, values in found:
                 (top, bottom), (left, right) = place.target
                 assert np.array_equal(values, whole[i][slice(*place.images), :, top:bottom, left:right])
+
+
+@pytest.mark.parametrize("kernel", [(1, 5), (2, 2), (3, 3)])
+def test_rows_that_a_tile_lacks_at_its_end(kernel: tuple[int, int]) -> None:
+    """A transposed convolution's padding cuts rows off; of a tile, those are in the midst of the image."""
+    net = Builder("net")
+    x = net.input("image", f32(3, 8, "H", "W"))
+    y = nn.conv_transpose2d(x, 8, kernel, padding=1, groups=8, name="a")
+    network = graphc.compile(net.build(y=nn.conv2d(y, 16, 3, padding=1, name="b")), threads=1)
+    image = np.random.default_rng(0).random((3, 8, 60, 12), np.float32)
+    assert make_tile_plan(network, image.shape, None, 4).strips
+    assert np.array_equal(network.tiled(image, tile=(4, 8), max_memory=None), network(image))
 
 
 @pytest.mark.parametrize("height", range(201, 217))
