@@ -14,7 +14,7 @@ from graphc.errors import InputError
 from graphc.ir import Array, TensorType
 from graphc.ir.sizes import bind_sizes
 from graphc.runtime.tiled_files import journal_path, read_tile, run_to_files
-from graphc.runtime.tiling import CONTINUES, Place, Tile, TilePlan, make_tile_plan
+from graphc.runtime.tiling import CONTINUES, Place, Span, Tile, TilePlan, make_tile_plan
 from graphc.runtime.windows import ArrayTarget, Source, open_result, open_source
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class TileJob:
 
         Results stand there until so many further ones as there are slots are asked for.
         """
-        todo = list(self._lead(tiles))
+        todo, slot = list(self._lead(tiles)), 0
         with ThreadPoolExecutor(1) as reader:
             ahead: Future[Array] | None = None
             for i, (tile, asked) in enumerate(todo):
@@ -116,26 +116,21 @@ class TileJob:
                 if all(place.empty for place in places) and tile.part is None:
                     yield []
                     continue
-                outputs = self._run(image, i % len(self._outputs), tile.part)
-                values = enumerate(zip(places, outputs, strict=True))
+                pairs = enumerate(zip(places, self._run(image, slot, tile.part), strict=True))
                 if asked:
                     yield [
-                        (k, p, y[:, :, slice(*p.source[0]), slice(*p.source[1])]) for k, (p, y) in values if not p.empty
+                        (k, p, y[:, :, slice(*p.source[0]), slice(*p.source[1])]) for k, (p, y) in pairs if not p.empty
                     ]
+                    slot = (slot + 1) % len(self._outputs)
 
     def _lead(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, bool]]:
         """The tiles that are asked for, and before one that continues another than the last one, what leads to it."""
-        before: Tile | None = None
+        ended: tuple[Span, Span, int] | None = None
         for tile in tiles:
-            follows = before and (before.images, before.columns, before.rows[1]) == (
-                tile.images,
-                tile.columns,
-                tile.rows[0],
-            )
-            if tile.part is not None and tile.part & CONTINUES and not follows:
+            if tile.part is not None and tile.part & CONTINUES and ended != (tile.images, tile.columns, tile.rows[0]):
                 yield self.plan.lead(tile), False
             yield tile, True
-            before = tile
+            ended = tile.images, tile.columns, tile.rows[1]
 
     def _read(self, tile: Tile, slot: int) -> Array:
         image = _view(self._inputs[slot][0], (tile.shape[0], self.plan.shape[1], *tile.shape[1:]))

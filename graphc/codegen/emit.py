@@ -50,12 +50,14 @@ class NestEmitter(ValueEmitter):
         def task(number: ir.Value, _: Values) -> Values:
             self.known.clear()
             self.steps.clear()
-            if self.schedule.chunked:
-                start = self.b.mul(number, i64(CHUNK))
-                self._loops(self.nest.loops, start)
-            else:
-                self._decode(number)
-                self._loops(self.nest.loops[len(self.schedule.outer) :])
+            start: ir.Value | None = None
+            if self.schedule.chunked and self.schedule.vector is not None:
+                chunks = self.b.add(self.dim(self.schedule.vector.extent), i64(CHUNK - 1))
+                chunks = self.b.udiv(chunks, i64(CHUNK))
+                start = self.b.mul(self.b.urem(number, chunks), i64(CHUNK))
+                number = self.b.udiv(number, chunks)
+            self._decode(number)
+            self._loops(self.nest.loops[len(self.schedule.outer) :], start)
             return []
 
         repeat(self.b, self._begin, self._end, 1, [], task)

@@ -18,15 +18,15 @@ STRIPS = 2
 # gathered and so: 3x3 at stride 2, 46 and 61; at stride 3, 23 and 32; but 11x11 at stride 4, 44 and 33.)
 MOST_STRIDE = 3
 FARTHEST = 8  # elements between lanes; beyond, each lies in a cache line of its own, or in every other one
-CHUNK = 4096  # elements of a nest's only loop that make one task: 16 KiB of float32, half of a first-level cache
+CHUNK = 4096  # elements of a loop across lanes that make one task: 16 KiB of float32, half of a first-level cache
 
 
 @dataclass(frozen=True)
 class Schedule:
     """The loops `outer` are flattened into tasks; inside them, `vector` runs across lanes (None: nothing does).
 
-    Of the outer loop `copied`, `copies` values are computed side by side, and of `vector`, `strips` vectors. A nest
-    whose first loop runs across lanes is cut into tasks of CHUNK elements if its points may run in parallel.
+    Of the outer loop `copied`, `copies` values are computed side by side, and of `vector`, `strips` vectors. If that is
+    `chunked`, CHUNK elements of it are a task.
     """
 
     outer: tuple[Var, ...]
@@ -39,9 +39,13 @@ class Schedule:
     @property
     def tasks(self) -> DimLike:
         """The number of independent parts."""
-        if self.chunked and self.vector is not None:
-            return dims.ceil_div(self.vector.extent, CHUNK)
-        return dims.product([v.extent for v in self.outer]) // self.copies
+        outer = dims.product([v.extent for v in self.outer]) // self.copies
+        return dims.product([outer, self.chunks])
+
+    @property
+    def chunks(self) -> DimLike:
+        """Tasks that share the loop across lanes."""
+        return dims.ceil_div(self.vector.extent, CHUNK) if self.chunked and self.vector is not None else 1
 
 
 def make_schedule(nest: Nest, target: Target) -> Schedule:
@@ -51,7 +55,13 @@ def make_schedule(nest: Nest, target: Target) -> Schedule:
     outer = nest.loops[: min(position, nest.parallel)]
     copied, copies = _choose_copies(nest, outer, COPIES[target.registers])
     strips = STRIPS if vector is not None and _shares_loads(nest, vector) else 1
-    return Schedule(outer, vector, copied, copies, strips, position == 0 and vector is not None and nest.parallel > 0)
+    chunked = vector is not None and nest.parallel > position and _may_be_long(vector, position)
+    return Schedule(outer, vector, copied, copies, strips, chunked)
+
+
+def _may_be_long(vector: Var, position: int) -> bool:
+    """Whether a loop is worth cutting: the only one, or all pixels of an image, not those of one row."""
+    return position == 0 or (position < 3 and (not isinstance(vector.extent, int) or vector.extent > CHUNK))
 
 
 def choose_vector(
