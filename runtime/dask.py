@@ -37,7 +37,8 @@ def map_image(
     (name, type), *_ = network.inputs
     if images.dtype != type.dtype.numpy:
         raise InputError(f"input '{name}': expected {type.dtype.numpy}, got {images.dtype}")
-    plan = make_tile_plan(network, images.shape, max_memory, tile, staging=2)  # the parts of a window, and it whole
+    # staging: the parts of a window, and it whole; tiles are run anywhere, in any order
+    plan = make_tile_plan(network, images.shape, max_memory, tile, staging=2, alone=True)
     shapes = network.output_shapes(**bind_sizes(network.inputs, [plan.shape]))
     worker, size = dask.delayed(WorkerNetwork(network, threads), pure=True), (plan.shape[2], plan.shape[3])
     blocks: list[dict[tuple[int, int, int], Any]] = [{} for _ in shapes]

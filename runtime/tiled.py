@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from math import prod
+from mmap import MADV_HUGEPAGE, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphc.errors import InputError
 from graphc.ir import Array, TensorType
@@ -20,7 +22,6 @@ from graphc.runtime.windows import ArrayTarget, Source, open_result, open_source
 if TYPE_CHECKING:
     from graphc.runtime.network import Network
 
-ALIGNMENT = 64  # bytes, of a workspace
 PREPARED = 3  # arrays of a window's size that `prepare` may hold: what it takes, a step between, what it returns
 Prepare = Callable[[Array], Array]
 Found = list[tuple[int, Place, Array]]  # a tile's results: the output's number, where, and the values
@@ -89,8 +90,7 @@ class TileJob:
         largest = network.output_shapes(**bind_sizes(network.inputs, [self._shape(plan.largest)]))
         # The same memory for all tiles: new pages would be cleared for each. It is given back when all are done.
         with self._memory():
-            space = np.empty(plan.workspace + ALIGNMENT, np.uint8)
-        self._workspace = space[-space.ctypes.data % ALIGNMENT :][: plan.workspace]
+            self._workspace = _take_memory(plan.workspace)
         self._outputs = [self._allocate(network.outputs, largest) for _ in range(slots)]
         self._strides = [plan.rule.strides[name] for name, _ in network.outputs]
 
@@ -161,7 +161,8 @@ class TileJob:
 
     def _allocate(self, values: Sequence[tuple[str, TensorType]], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
         with self._memory():
-            return [np.empty(prod(s), t.dtype.numpy) for (_, t), s in zip(values, shapes, strict=True)]
+            sizes = [prod(s) * t.dtype.numpy.itemsize for (_, t), s in zip(values, shapes, strict=True)]
+            return [_take_memory(n).view(t.dtype.numpy) for n, (_, t) in zip(sizes, values, strict=True)]
 
     @contextmanager
     def _memory(self) -> Iterator[None]:
@@ -171,6 +172,20 @@ class TileJob:
         except MemoryError:
             size = "x".join(map(str, self.plan.largest))
             raise InputError(f"network '{self.network.name}': out of memory for tiles of {size} pixels") from None
+
+
+def _take_memory(size: int) -> NDArray[np.uint8]:
+    """Bytes, aligned to a page, that go back to the system as soon as nothing uses them; MemoryError if there are none.
+
+    An allocator may keep what was freed.
+    """
+    try:
+        memory = mmap(-1, max(size, 1))
+    except OSError:
+        raise MemoryError from None
+    with suppress(OSError):  # a system without huge pages
+        memory.madvise(MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)[:size]
 
 
 def _view(memory: Array, shape: tuple[int, ...]) -> Array:

@@ -257,6 +257,7 @@ def make_tile_plan(
     kept: int = 0,
     slots: int = 2,
     begun: tuple[int, int] | None = None,
+    alone: bool = False,
 ) -> TilePlan:
     """The plan for images of `shape` [N,C,H,W] on a compiled network.
 
@@ -265,6 +266,7 @@ def make_tile_plan(
     rounded up to what the network's strides ask for. `staging` says how many arrays of a tile's input are held beside
     it, `slots` how many tiles' results, and `kept` bytes are those of results that stay in memory. `begun` are
     the tiles of a run that is taken up again: they are kept if they fit, for what is resident differs from run to run.
+    If each must stand `alone`, there are no strips.
     Errors: UnsupportedError if the network cannot be tiled; InputError if the smallest tile does not fit.
     """
     rule = read_rule(network.name, network.meta)
@@ -275,7 +277,7 @@ def make_tile_plan(
     axes = (rule.rows, rule.columns)
 
     def in_strips(new: int) -> bool:
-        return rule.strips is not None and len(cut_strip(rule, height, new)) > 1
+        return not alone and rule.strips is not None and len(cut_strip(rule, height, new)) > 1
 
     def plan(core: tuple[int, int]) -> TilePlan:
         strips = in_strips(core[0])
@@ -302,7 +304,7 @@ def make_tile_plan(
         if limit is None or found.memory <= limit + AGAIN:
             return found
     heights, widths = (list_lengths(size, a.align) for size, a in zip((height, width), axes, strict=True))
-    if rule.strips and height > rule.strips.overlap:
+    if not alone and rule.strips and height > rule.strips.overlap:
         parts = list_lengths(height - rule.strips.overlap, rule.rows.align)
         heights = [*filter(in_strips, parts), *(h for h in heights if not in_strips(h))]
     best = None

@@ -67,9 +67,9 @@ def test_run_a_tiff(tmp_path: Path) -> None:
 def test_plan() -> None:
     lines = succeed("plan", "digit_masks", "--shape", "1x1x20000x20000", "--tile", "1000x2000", "--max-memory", "9GiB")
     assert [line.split()[0] for line in lines] == ["image", "tiles", "rule", "memory", "work"]
-    assert lines[1] == "tiles   200: 20x10 of 1024x2016 pixels, which read 1344x2336"
+    assert lines[1] == "tiles   200: 20x10 of 1024x2016 pixels in strips, which read 1184x2336"
     assert lines[2] == "rule    multiples of 32x32; 142x142 before and 142x142 behind"
-    assert lines[4] == "work    1.49 times the image's pixels; 27.93 billion multiply-adds a tile"
+    assert lines[4] == "work    1.16 times the image's pixels; 21.28 billion multiply-adds a tile"
     lines = succeed("plan", "digit_masks", "--shape", "1x1x20000x20000", "--tile", "1000x2000", "--precise")
     assert lines[2] == "rule    multiples of 8x8; 46x46 before and 46x46 behind"
 

@@ -100,11 +100,13 @@ def show_plan(
 
 def _describe(network: Network, plan: TilePlan, count: Callable[[dict[str, int]], int] | None) -> list[str]:
     rows, columns = plan.rule.rows, plan.rule.columns
-    seen = (plan.batch, plan.shape[1], *plan.largest)
+    # of a strip's tile, the rows that are new
+    rows_done = plan.tile[0] if plan.strips else plan.largest[0]
+    done = (plan.batch, plan.shape[1], rows_done, plan.largest[1])
     lines = [
         f"image   {_by(plan.shape)}",
-        f"tiles   {plan.count}: {_by((len(plan.rows), len(plan.columns)))} of {_by(plan.tile)} pixels, which read "
-        f"{_by(plan.largest)}{'; in strips, each goes on where the one above it ended' if plan.strips else ''}",
+        f"tiles   {plan.count}: {_by((len(plan.rows), len(plan.columns)))} of {_by(plan.tile)} pixels"
+        f"{' in strips' if plan.strips else ''}, which read {_by(plan.largest)}",
         f"rule    multiples of {_by((rows.align, columns.align))}; {_by((rows.before, columns.before))} before and "
         f"{_by((rows.after, columns.after))} behind",
         f"memory  {format_bytes(plan.memory)}: process {format_bytes(plan.resident)}, workspace "
@@ -112,7 +114,7 @@ def _describe(network: Network, plan: TilePlan, count: Callable[[dict[str, int]]
     ]
     work = f"work    {plan.work:.2f} times the image's pixels"
     if count:
-        work += f"; {count(bind_sizes(network.inputs, [seen])) / 1e9:.2f} billion multiply-adds a tile"
+        work += f"; {count(bind_sizes(network.inputs, [done])) / 1e9:.2f} billion multiply-adds a tile"
     return [*lines, work]
 
 
