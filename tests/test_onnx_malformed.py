@@ -283,3 +283,12 @@ def test_a_graph_named_by_a_newline() -> None:
     with pytest.raises(UnsupportedError) as caught:
         from_model(model)
     assert "\n" not in str(caught.value)
+
+
+def test_a_graph_whose_name_is_not_utf_8() -> None:
+    """protobuf reads such text as bytes."""
+    model = make_model([node("Relu", "x")])
+    model.graph.name = "abcdefgh"
+    damaged = onnx.ModelProto.FromString(model.SerializeToString().replace(b"abcdefgh", b"abc\xff\xfefgh"))
+    with pytest.raises(FileError, match=r"^abc\ufffd\ufffdfgh: not an ONNX model: .*graph"):
+        from_model(damaged)

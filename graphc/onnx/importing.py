@@ -73,7 +73,13 @@ def from_model(
 
     The inputs in `known` are these constants, and no inputs of the graph.
     """
-    return _import(model, name or model.graph.name or "model", name, folder, known or {})
+    return _import(model, name or _read_name(model), name, folder, known or {})
+
+
+def _read_name(model: ModelProto) -> str:
+    """What errors call the model."""
+    name: str | bytes = model.graph.name  # protobuf gives text that is not UTF-8 as bytes
+    return (name if isinstance(name, str) else name.decode(errors="replace")) or "model"
 
 
 def read_inputs(model: ModelProto) -> tuple[tuple[str, TensorType], ...]:
