@@ -105,6 +105,14 @@ def test_concat_and_split_are_inverse(axis: int, lengths: list[int]) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_concat_of_an_open_dim_that_would_be_two_numbers() -> None:
+    types = [TensorType(DType.F32, (1, 2, dims.symbol("H"))), *(TensorType(DType.F32, (1, 2, n)) for n in (4, 1))]
+    for order in ((0, 1, 2), (1, 0, 2), (1, 2, 0)):
+        with pytest.raises(ShapeError, match="expected inputs equal but for dim 1"):
+            Concat(1).infer(*(types[i] for i in order))
+    assert Concat(1).infer(types[0], types[1], types[1]).shape == (1, 6, dims.symbol("H"))
+
+
 def test_concat_and_split_of_symbolic_lengths() -> None:
     x, y = (f32("N", 2, "H", "W"), count_up(2, 2, 3, 4)), (f32("N", 2, 1, "W"), count_up(2, 2, 1, 4))
     (z,) = check(Concat(2), nests.lower_concat, x, y, x, N=2, H=3, W=4)

@@ -111,10 +111,12 @@ class Concat(Op):
             raise ShapeError("expected at least 1 input, got 0")
         x = types[0]
         axis = check_axis(self.axis, x)
+        known = list(x.shape)  # with the numbers that an open dim must be
         for t in types[1:]:
-            rest = zip(x.shape[:axis] + x.shape[axis + 1 :], t.shape[:axis] + t.shape[axis + 1 :], strict=False)
-            if t.dtype != x.dtype or t.rank != x.rank or not all(dims.same(a, b) for a, b in rest):
+            rest = [i for i in range(x.rank) if i != axis]
+            if t.dtype != x.dtype or t.rank != x.rank or not all(dims.same(known[i], t.shape[i]) for i in rest):
                 raise ShapeError(f"expected inputs equal but for dim {axis}, got {', '.join(map(str, types))}")
+            known = [b if isinstance(b, int) else a for a, b in zip(known, t.shape, strict=True)]
         length: DimLike = 0
         for t in types:
             length = length + t.shape[axis]
