@@ -48,9 +48,9 @@ def find_carry(graph: Graph, winograd: bool = True) -> Carry | None:
     carried = {v for node, paths in cut.steps if _in_part(node, paths) for v in node.outputs}
     rows = {
         v: Rows(cut.strides[v][ROWS], behind[v], needed[v], v in carried)
-        for v in needed if v.type.rank == len(cut.image.type.shape)
+        for v in needed if v.type.rank == 4
     }  # fmt: skip
-    return Carry(height, align, max(overlap, align), rows)
+    return Carry(height, align, overlap, rows)
 
 
 def make_strip_rule(graph: Graph, carry: Carry) -> StripRule:

@@ -141,15 +141,16 @@ class Network:
         sources = self._sources(*[a.ctypes.data for a in inputs])
         targets = self._targets(*[a.ctypes.data for a in outputs])
         place = (None, 0) if workspace is None else (workspace.ctypes.data, workspace.nbytes)
-        more = () if part is None else (part,)
         function = self._functions["call" if part is None else "strip"]
-        arguments = (sources, packed, targets, *place, *more)
-        return partial(
-            self._run, lambda handle: int(function(handle, *arguments)), sizes, (*inputs, *outputs, workspace)
-        )
+        arguments = (sources, packed, targets, *place, *(() if part is None else (part,)))
+        return partial(self._run, function, arguments, sizes, (*inputs, *outputs, workspace))
 
     def _run(
-        self, call: Callable[[ctypes.c_void_p], int], sizes: Mapping[str, int], _arrays: Sequence[Array | None]
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        sizes: Mapping[str, int],
+        _arrays: Sequence[Array | None],
     ) -> None:
         """One run on the addresses of these arrays, with a handle that no other thread uses meanwhile."""
         try:
@@ -157,7 +158,7 @@ class Network:
         except IndexError:  # every handle is in use by another thread
             handle = self._new_handle()
         try:
-            self._check(call(handle), sizes)
+            self._check(function(handle, *arguments), sizes)
         finally:
             self._idle.append(handle)
 

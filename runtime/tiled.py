@@ -97,9 +97,8 @@ class TileJob:
     def places(self, tile: Tile) -> list[Place]:
         """Where a tile's part of each output lies."""
         size = self.plan.shape[2], self.plan.shape[3]
-        late = self.plan.rule.strips.late if self.plan.strips and self.plan.rule.strips else {}
         named = zip(self.network.outputs, self._strides, self.shapes, strict=True)
-        return [tile.results(s, shape, size, late.get(name, 0)) for (name, _), s, shape in named]
+        return [tile.results(s, shape, size, self.plan.late(name)) for (name, _), s, shape in named]
 
     def results(self, tiles: Sequence[Tile]) -> Iterator[Found]:
         """Each tile's part of those outputs that it has a part of. While it is run, the next tile is read.

@@ -108,7 +108,7 @@ def read_rule(name: str, meta: Mapping[str, str]) -> TileRule:
 class Tile:
     """A part of some images: its results are those of the pixels `rows` x `columns`; it reads `seen`, which is more.
 
-    `part` says of one of a strip what it is there; it is None for a tile that stands alone.
+    `part` of one of a strip is CONTINUES, CONTINUED, their sum or 0; it is None for a tile that stands alone.
     """
 
     images: Span
@@ -219,6 +219,10 @@ class TilePlan:
             for row, down in rows:
                 for column, across in columns:
                     yield Tile(images, row, column, (down, across))
+
+    def late(self, output: str) -> int:
+        """By how many rows an output comes late at a tile's end."""
+        return self.rule.strips.late[output] if self.strips and self.rule.strips else 0
 
     def lead(self, tile: Tile) -> Tile:
         """A tile without results that passes on the rows which this one continues with, if none was run before it."""

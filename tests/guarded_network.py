@@ -110,7 +110,8 @@ class GuardedNetwork:
         n, c, h, w = image.shape
         align, strips = rule.rows.align, make_strip_rule(final, carry)
         cut = replace(rule, strips=strips), (n, c, h, w), n, (-(-new // align) * align, w)
-        tiles = list(TilePlan(*cut, largest=(0, 0), workspace=0, buffers=0, resident=0, strips=True))
+        plan = TilePlan(*cut, largest=(0, 0), workspace=0, buffers=0, resident=0, strips=True)
+        tiles = list(plan)
         if len(tiles) < 2:
             return None
         seen = [np.ascontiguousarray(image[:, :, slice(*tile.seen[0])]) for tile in tiles]
@@ -123,7 +124,7 @@ class GuardedNetwork:
         for tile, rows in zip(tiles, seen, strict=True):
             results = self._run("strip", [rows], workspace, at_start, poison, tile.part)
             for i, (name, y) in enumerate(zip(self.graph.output_names, results, strict=True)):
-                place = tile.results(rule.strides[name], whole[i], (h, w), strips.late[name])
+                place = tile.results(rule.strides[name], whole[i], (h, w), plan.late(name))
                 parts[i].append(y[:, :, slice(*place.source[0])])
         return [np.concatenate(part, 2) for part in parts]
 

@@ -139,18 +139,18 @@ class LevelCode:
         first, count = bands.cut(rows)
         skipped = self._load_entry(b, table, dims.product([first, bands.inner]))
         wanted = self._load_entry(b, table, dims.product([count, bands.inner]))
-        whole = self._load_entry(b, table, dims.product([bands.count, bands.inner]))
         wanted = b.select(b.icmp_signed("<", wanted, i64(1)), i64(1), wanted)  # without any, there are no tasks
-        begin, end = tasks
-        all = self._load_entry(b, table, dims.product([bands.outer, bands.count, bands.inner]))
+        whole = self._load_entry(b, table, dims.product([bands.count, bands.inner]))
+        last = b.mul(whole, self._load_entry(b, table, bands.outer))
         shared = self._load_entry(b, table, bands.shared)
+        begin, end = tasks
 
         def part(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             number, base = b.mul(i, wanted), b.add(b.mul(i, whole), skipped)
             start = b.sub(begin, number)
             start = b.select(b.icmp_signed("<", start, i64(0)), i64(0), start)
             stop = b.add(base, least(b, b.sub(end, number), wanted))
-            run(b.add(base, start), b.add(stop, b.select(b.icmp_signed("==", stop, all), shared, i64(0))))
+            run(b.add(base, start), b.add(stop, b.select(b.icmp_signed("==", stop, last), shared, i64(0))))
             return []
 
         repeat(b, b.udiv(begin, wanted), b.udiv(b.add(end, b.sub(wanted, i64(1))), wanted), 1, [], part)
