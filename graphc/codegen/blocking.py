@@ -11,7 +11,7 @@ from graphc import ops
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Var, loop_vars, size, split_channel, walk
 from graphc.codegen.target import Target
-from graphc.ir import DType, Graph, Node, Value, dims
+from graphc.ir import DType, Graph, Node, TensorType, Value, dims
 from graphc.ops.scalar import Call, Expr, call
 
 # Ops that treat all channels alike, so that a lane can be a channel
@@ -30,7 +30,8 @@ def choose_layouts(graph: Graph, target: Target) -> dict[Value, Layout]:
     blocked = Layout(target.lanes)
     chosen: dict[Value, Layout] = {}
     for node in graph.nodes:
-        if makes_blocks(node, target) or _keeps_blocks(graph, node, chosen, target):
+        made = makes_blocks(node, target) and not makes_planes(node, node.inputs[0] not in chosen, target)
+        if made or _keeps_blocks(graph, node, chosen, target):
             chosen[node.outputs[0]] = blocked
     return chosen
 
@@ -51,6 +52,35 @@ def makes_blocks(node: Node, target: Target) -> bool:
     if op.groups > 1:
         return (c // op.groups) % lanes == 0 and (k // op.groups) % lanes == 0
     return k >= lanes * FEWEST_CHANNELS
+
+
+def makes_planes(node: Node, dense: bool, target: Target) -> bool:
+    """Whether the node is a convolution whose lanes better are pixels: of few channels; `dense` says how x lies."""
+    if not isinstance(node.op, CONVOLUTIONS):
+        return False
+    x, w = (v.type for v in node.inputs[:2])
+    if not fits_planes(node.op, x, w, target):
+        return False
+    (r, s), k, half = w.static_shape()[2:], node.outputs[0].type.shape[1], target.lanes * FEWEST_CHANNELS
+    assert isinstance(k, int)
+    return k < half or dense or (k == half and r * s > 1)
+
+
+def fits_planes(op: ops.Conv2d | ops.ConvTranspose2d, x: TensorType, w: TensorType, target: Target) -> bool:
+    """Whether the kernel with pixels in the lanes can compute the convolution, into fewer channels than lanes.
+
+    It can at stride 1 along the rows; or transposed, if windows two columns wide lie side by side.
+    """
+    first, second, r, s = w.static_shape()
+    if isinstance(op, ops.Conv2d):
+        k, fits = first, op.stride[1] == 1
+    elif op.turned((r, s)):
+        k, fits = second, True
+    else:
+        k, fits = second, s == 2 and op == ops.ConvTranspose2d(stride=(r, s), bias=op.bias, epilogue=op.epilogue)
+    width = x.shape[3]
+    wide = not isinstance(width, int) or width >= target.lanes
+    return fits and wide and op.groups == 1 and k < target.lanes and x.dtype == DType.F32
 
 
 def reads_blocks(node: Node, target: Target) -> bool:
@@ -74,6 +104,8 @@ def wanted_layout(node: Node, position: int, layout: Layout, layouts: Mapping[Va
             assert isinstance(channels, int)
             return blocked if channels >= target.lanes * FEWEST_CHANNELS else DENSE
         return blocked if position >= 2 + node.op.bias else DENSE
+    if position == 0 and makes_planes(node, layout == DENSE, target):
+        return layout
     if isinstance(node.op, ops.Conv2dWeightGradient) and reads_blocks(node, target):
         channels = node.inputs[0].type.shape[1]
         assert isinstance(channels, int)

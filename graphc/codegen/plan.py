@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graphc import ops
 from graphc.codegen.blocking import choose_layouts, wanted_layout
 from graphc.codegen.carrying import ALONE, CARRIES, Carry, Span
-from graphc.codegen.joining import Part, joins_blocks, operand_channels, place_parts
+from graphc.codegen.joining import Part, joins, operand_channels, place_parts
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.nest import Buffer
@@ -131,6 +131,10 @@ def make_plan(
     buffers = _place_constants(plan)
     problems: list[str] = []
     for node in graph.nodes:
+        if joins(graph, node, layouts):
+            buffers[node.outputs[0]] = whole = _result(node.outputs[0], layouts, parts)
+            _join(plan, node, [buffers[v] for v in node.inputs], whole, target)
+            continue
         inputs = [
             _converted(plan, v, buffers[v], wanted_layout(node, i, buffers[v].layout, layouts, target), target)
             for i, v in enumerate(node.inputs)
@@ -140,9 +144,6 @@ def make_plan(
             continue
         outputs = [_result(v, layouts, parts) for v in node.outputs]
         buffers |= zip(node.outputs, outputs, strict=True)
-        if joins_blocks(node, layouts):
-            _join(plan, node, inputs, outputs[0], target)
-            continue
         try:
             fresh = len(node.inputs) > 1 and node.inputs[1] not in graph.constants
             kernels = select_kernels(node.op, inputs, outputs, target, precise, fresh, partial(choose, node))
@@ -177,7 +178,7 @@ def _place_constants(plan: Plan) -> dict[Value, Buffer]:
 
 def _result(value: Value, layouts: Mapping[Value, Layout], parts: Mapping[Value, Part]) -> Buffer:
     if part := parts.get(value):
-        whole = Buffer(part.whole.name, part.whole.type, layouts[part.whole])
+        whole = Buffer(part.whole.name, part.whole.type, layouts.get(part.whole, DENSE))
         return whole.part(value.name, value.type, part.channel)
     return Buffer(value.name, value.type, layouts.get(value, DENSE))
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from graphc import ops
-from graphc.codegen.blocking import fill_blocks, split_channels, stored_views
+from graphc.codegen.blocking import CONVOLUTIONS, fill_blocks, fits_planes, split_channels, stored_views
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.kernels.conv import DirectConv
 from graphc.codegen.kernels.conv_geometry import Geometry, make_geometry, order_weights, pack_bias
+from graphc.codegen.kernels.conv_planes import PlanesConv
 from graphc.codegen.kernels.conv_transpose import (
     PhaseConv,
     make_axes,
@@ -17,6 +18,7 @@ from graphc.codegen.kernels.conv_transpose import (
 from graphc.codegen.kernels.loop_nest import LoopNestKernel
 from graphc.codegen.kernels.max_pool_route import MaxPoolRouteKernel
 from graphc.codegen.kernels.pack import PackWeights
+from graphc.codegen.kernels.planes import make_planes, pack_planes
 from graphc.codegen.kernels.product import Product
 from graphc.codegen.kernels.product_operands import Operands, find_operands, product_wanted
 from graphc.codegen.kernels.relayout import Relayout
@@ -60,6 +62,8 @@ def select_kernels(
         return _convolve(op, inputs, outputs[0], target, not precise, fresh, choose)
     if isinstance(op, ops.ConvTranspose2d) and outputs[0].layout.block == target.lanes:
         return _convolve_transposed(op, inputs, outputs[0], target, not precise, fresh, choose)
+    if isinstance(op, CONVOLUTIONS) and _fit_planes(op, inputs, outputs[0], target):
+        return _convolve_planes(op, inputs, outputs[0], target)
     if isinstance(op, ops.Conv2dWeightGradient) and inputs[1].layout.block == target.lanes:
         return _differentiate_weights(op, inputs[0], inputs[1], outputs[0], target)
     if isinstance(op, ops.Linear | ops.MatMul):
@@ -85,6 +89,12 @@ def select_kernels(
     if block > 1:
         lowered = [split_channels(nest, block) for nest in lowered]
     return [LoopNestKernel(op.name, nest, target) for nest in (*fills, *lowered)]
+
+
+def _fit_planes(op: ops.Conv2d | ops.ConvTranspose2d, inputs: Sequence[Buffer], y: Buffer, target: Target) -> bool:
+    x, w, *rest = inputs
+    dense = x.layout in (DENSE, Layout(target.lanes)) and all(b.layout == DENSE for b in (y, *rest))
+    return dense and fits_planes(op, x.type, w.type, target)
 
 
 def _changes_blocks(x: Buffer, y: Buffer, target: Target) -> bool:
@@ -149,6 +159,16 @@ def _convolve(
         return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]
     pack = PackWeights(order_weights(g, turned), stored, y)
     return [*kernels, pack, DirectConv(op, g, y, x, pack.buffers[0], packed_bias, rest)]
+
+
+def _convolve_planes(
+    op: ops.Conv2d | ops.ConvTranspose2d, inputs: Sequence[Buffer], y: Buffer, target: Target
+) -> list[Kernel]:
+    x, w, *rest = inputs
+    bias, planes = rest.pop(0) if op.bias else None, make_planes(op, x, w, y, target)
+    nest = pack_planes(planes, w, y, isinstance(op, ops.ConvTranspose2d))
+    pack = LoopNestKernel("pack", nest, target)
+    return [pack, PlanesConv(op, planes, y, x, nest.output, bias, rest)]
 
 
 def _skip_pixels(op: ops.Conv2d, x: Buffer, y: Buffer, target: Target) -> tuple[ops.Conv2d, Buffer, list[Kernel]]:

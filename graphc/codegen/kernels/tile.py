@@ -163,21 +163,22 @@ def sum_blocks(
     count: ir.Value,
     sums: Sequence[ir.Value],
     block: Callable[[ir.Value, list[ir.Value]], list[ir.Value]],
+    chunk: int = CHUNK,
 ) -> list[ir.Value]:
-    """`sums` and what `block(number, sums)` adds for each of `count` blocks of input channels, CHUNK by CHUNK.
+    """`sums` and what `block(number, sums)` adds for each of `count` blocks of input channels, `chunk` by `chunk`.
 
     Each chunk is summed from 0. One chain over all channels would round too often: over 3x3 times 512 channels its
     error is 3e-6 of the largest output, so it is below 1e-6. That costs an addition for each sum and chunk, some 1 %.
     """
     zero = ir.Constant(sums[0].type, [0.0] * sums[0].type.count)
 
-    def chunk(start: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
-        end = b.add(start, i64(CHUNK))
+    def one(start: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+        end = b.add(start, i64(chunk))
         end = b.select(b.icmp_signed("<", end, count), end, count)
         parts = repeat(b, start, end, 1, [zero] * len(totals), block)
         return [b.fadd(x, y) for x, y in zip(totals, parts, strict=True)]
 
-    return repeat(b, i64(0), count, CHUNK, sums, chunk)
+    return repeat(b, i64(0), count, chunk, sums, one)
 
 
 def for_padded_strips(
