@@ -3,14 +3,14 @@
 ;
 ;   @graphc_levels, @graphc_level_count            the code for each CPU level (runtime/levels.ll says what a level is)
 ;   @graphc_symbols, @graphc_inputs, @graphc_outputs, @graphc_weight_bytes   (i64) how many
-;   @graphc_frame_words                            4 + inputs + outputs
+;   @graphc_frame_words                            5 + inputs + outputs
 ;   @graphc_alignments ([n x i64])                 size of an element minus 1, for each input, then each output
 ;   @graphc_weights (ptr)                          the embedded weights, or null
 ;   @graphc_weights_header ([64 x i8])             what a weights file begins with
 ;   @graphc_metadata                               JSON, zero-terminated
 ;   @graphc_e10                                    the error of a CPU that no level was compiled for, zero-terminated
 ;   @graphc_messages ([n x ptr]), @graphc_message_count (i32)   the errors from code 100 on
-;   @graphc_updates ([outputs + 1 x i64])          for each output, the input whose address it may have, or -1; then -1
+;   @graphc_updates ([outputs + 2 x i64])          for each output, the input whose address it may have, or -1; then -1
 ;
 ; Codes: 0 to 11 below in @graphc_errors; 100 + i is the i-th requirement on the sizes that does not hold.
 ;
@@ -46,7 +46,7 @@ declare i32 @munmap(ptr, i64)
 declare i32 @close(i32)
 
 define i32 @NAME_abi_version() {
-  ret i32 3
+  ret i32 4
 }
 
 ; const char *NAME_cpu(void): the name of the level that runs, or null
@@ -232,11 +232,11 @@ fail_own:
 setup:
   %p6 = getelementptr %graphc.net, ptr %net, i32 0, i32 6
   store ptr %own, ptr %p6
-  %f = alloca [4 x ptr]
+  %f = alloca [3 x ptr]
   %f1 = getelementptr ptr, ptr %f, i64 1
-  store ptr %weights, ptr %f1
-  %f3 = getelementptr ptr, ptr %f, i64 3
-  store ptr %own, ptr %f3
+  store ptr %own, ptr %f1
+  %f2 = getelementptr ptr, ptr %f, i64 2
+  store ptr %weights, ptr %f2
   %setup_at = getelementptr %graphc.level, ptr %level, i32 0, i32 1
   %setup_code = load ptr, ptr %setup_at
   call void %setup_code(ptr %f, ptr %pool, ptr %visit)
@@ -299,17 +299,18 @@ define internal i1 @graphc_lacks_sizes(ptr %sizes) {
 
 ; int64_t NAME_workspace(const int64_t *sizes): bytes that a run needs, or minus an error code
 define i64 @NAME_workspace(ptr %sizes) {
-  %bytes = call i64 @graphc_workspace(ptr %sizes, i64 0)
+  %bytes = call i64 @graphc_query(ptr %sizes, i64 0)
   ret i64 %bytes
 }
 
-; int64_t NAME_strip_workspace(const int64_t *sizes): bytes that a tile of a strip needs, or minus an error code
-define i64 @NAME_strip_workspace(ptr %sizes) {
-  %bytes = call i64 @graphc_workspace(ptr %sizes, i64 1)
+; int64_t NAME_carried(const int64_t *sizes): bytes that the tiles of a strip pass on, or minus an error code
+define i64 @NAME_carried(ptr %sizes) {
+  %bytes = call i64 @graphc_query(ptr %sizes, i64 1)
   ret i64 %bytes
 }
 
-define internal i64 @graphc_workspace(ptr %sizes, i64 %carries) {
+; Word 0 of the table, the workspace, or word 1, what a tile carries over; or minus an error code
+define internal i64 @graphc_query(ptr %sizes, i64 %word) {
   %null = call i1 @graphc_lacks_sizes(ptr %sizes)
   br i1 %null, label %bad_argument, label %prepare
 bad_argument:
@@ -330,8 +331,9 @@ bad_memory:
   ret i64 -4
 known:
   %prepare_code = load ptr, ptr %level
-  %code = call i32 %prepare_code(ptr %sizes, ptr %table, i64 %carries, i64 0)
-  %bytes = load i64, ptr %table
+  %code = call i32 %prepare_code(ptr %sizes, ptr %table, i64 %word, i64 0)
+  %bytes_at = getelementptr i64, ptr %table, i64 %word
+  %bytes = load i64, ptr %bytes_at
   call void @free(ptr %table)
   %ok = icmp eq i32 %code, 0
   br i1 %ok, label %good, label %bad

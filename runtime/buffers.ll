@@ -52,16 +52,18 @@ bad:
 }
 
 ; Whether anything that a run writes shares a byte with anything else that it writes or reads; an output that continues
-; an input may have its address. The ranges, by number: inputs, outputs, workspace, weights.
+; an input may have its address. The ranges, by number: inputs, outputs, workspace, what is carried, weights.
 define internal i1 @graphc_overlaps(ptr %f, ptr %table) {
 entry:
   %inputs = load i64, ptr @graphc_inputs
   %outputs = load i64, ptr @graphc_outputs
   %space = add i64 %inputs, %outputs
+  %carried = add i64 %space, 1
+  %weights = add i64 %space, 2
   br label %writes
 writes:
   %w = phi i64 [ %inputs, %entry ], [ %w_next, %next_write ]
-  %more_writes = icmp ule i64 %w, %space
+  %more_writes = icmp ule i64 %w, %carried
   br i1 %more_writes, label %write, label %none
 write:
   %w_start = call i64 @graphc_start(ptr %f, i64 %w, i64 %space)
@@ -73,8 +75,7 @@ write:
   br label %others
 others:
   %k = phi i64 [ 0, %write ], [ %k_next, %next_other ]
-  %last = add i64 %space, 1
-  %more_others = icmp ule i64 %k, %last
+  %more_others = icmp ule i64 %k, %weights
   br i1 %more_others, label %other, label %next_write
 other:
   %k_start = call i64 @graphc_start(ptr %f, i64 %k, i64 %space)
@@ -105,24 +106,26 @@ none:
 
 ; The address of range `i`, where the workspace has the number `space`
 define internal i64 @graphc_start(ptr %f, i64 %i, i64 %space) {
-  %after = sub i64 %i, %space                                                ; 0 for the workspace, 1 for the weights
+  %after = sub i64 %i, %space                                                ; 0 for the workspace, then what is carried
   %usual = icmp ult i64 %i, %space
-  %fixed = sub i64 2, %after
-  %tensor = add i64 %i, 4
+  %fixed = sub i64 4, %after
+  %tensor = add i64 %i, 5
   %word = select i1 %usual, i64 %tensor, i64 %fixed
   %p = getelementptr i64, ptr %f, i64 %word
   %start = load i64, ptr %p
   ret i64 %start
 }
 
-; Its bytes: of the workspace in word 0 of the table, of inputs and outputs from word 1 on
+; Its bytes: of the workspace in word 0 of the table, of what is carried in word 1, of inputs and outputs from word 2 on
 define internal i64 @graphc_bytes(ptr %table, i64 %i, i64 %space) {
   %usual = icmp ult i64 %i, %space
-  %behind = add i64 %i, 1
-  %word = select i1 %usual, i64 %behind, i64 0
+  %behind = add i64 %i, 2
+  %after = sub i64 %i, %space
+  %is_weights = icmp eq i64 %after, 2
+  %first = select i1 %is_weights, i64 0, i64 %after
+  %word = select i1 %usual, i64 %behind, i64 %first
   %p = getelementptr i64, ptr %table, i64 %word
   %bytes = load i64, ptr %p
-  %is_weights = icmp ugt i64 %i, %space
   %weight_bytes = load i64, ptr @graphc_weight_bytes
   %result = select i1 %is_weights, i64 %weight_bytes, i64 %bytes
   ret i64 %result

@@ -5,15 +5,15 @@
 ;               int64_t workspace_bytes)
 ; A null workspace means the network's own, which grows when a larger size comes.
 define i32 @NAME_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes) {
-  %code = call i32 @graphc_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, i64 0, i64 0)
+  %code = call i32 @graphc_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, ptr null, i64 0, i64 0)
   ret i32 %code
 }
 
 ; int NAME_strip(NAME *net, const void *const *inputs, const int64_t *sizes, void *const *outputs, void *workspace,
-;                int64_t workspace_bytes, int part)
-; A tile of a strip; part is 1 if it continues the one before it, which ran in the same workspace and differed from it in
-; its height alone, and 2 more if another one continues it. See graphc/codegen/carrying.py.
-define i32 @NAME_strip(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, i32 %part) {
+;                int64_t workspace_bytes, void *carried, int64_t carried_bytes, int part)
+; A tile of a strip; part is 1 if it continues the one before it, which had the same memory `carried` and differed from it
+; in its height alone, and 2 more if another one continues it. See graphc/codegen/carrying.py.
+define i32 @NAME_strip(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, ptr %carried, i64 %carried_bytes, i32 %part) {
   %level = call ptr @graphc_level()
   %unfit = icmp eq ptr %level, null
   br i1 %unfit, label %bad_cpu, label %look
@@ -23,7 +23,7 @@ look:
   %strip_at = getelementptr %graphc.level, ptr %level, i32 0, i32 10
   %strip = load ptr, ptr %strip_at
   %none = icmp eq ptr %strip, null
-  %no_space = icmp eq ptr %workspace, null
+  %no_space = icmp eq ptr %carried, null
   %wide = zext i32 %part to i64
   %unknown = icmp ugt i64 %wide, 3
   %missing = or i1 %none, %no_space
@@ -32,11 +32,12 @@ look:
 bad_argument:
   ret i32 1
 call:
-  %code = call i32 @graphc_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, i64 1, i64 %wide)
+  %code = call i32 @graphc_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, ptr %carried, i64 %carried_bytes, i64 %wide)
   ret i32 %code
 }
 
-define internal i32 @graphc_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, i64 %carries, i64 %part) {
+; `carried` is null but for a tile of a strip
+define internal i32 @graphc_call(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, ptr %carried, i64 %carried_bytes, i64 %part) {
   %n0 = icmp eq ptr %net, null
   %n1 = icmp eq ptr %inputs, null
   %n2 = call i1 @graphc_lacks_sizes(ptr %sizes)
@@ -50,13 +51,13 @@ bad_argument:
 enter:
   %mutex = getelementptr %graphc.net, ptr %net, i32 0, i32 7
   call i32 @pthread_mutex_lock(ptr %mutex)
-  %code = call i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, i64 %carries, i64 %part)
+  %code = call i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %workspace, i64 %workspace_bytes, ptr %carried, i64 %carried_bytes, i64 %part)
   call i32 @pthread_mutex_unlock(ptr %mutex)
   ret i32 %code
 }
 
 ; One run, with the network's mutex held
-define internal i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %given, i64 %given_bytes, i64 %carries, i64 %part) {
+define internal i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %outputs, ptr %given, i64 %given_bytes, ptr %carried, i64 %carried_bytes, i64 %part) {
   %level = call ptr @graphc_level()                                          ; as when the network was created
   %table = getelementptr %graphc.net, ptr %net, i32 1
   %table_words_at = getelementptr %graphc.level, ptr %level, i32 0, i32 4
@@ -66,7 +67,7 @@ define internal i32 @graphc_run_locked(ptr %net, ptr %inputs, ptr %sizes, ptr %o
   %f = getelementptr i64, ptr %last, i64 %symbols
   %input_count = load i64, ptr @graphc_inputs
   %output_count = load i64, ptr @graphc_outputs
-  %f_inputs = getelementptr ptr, ptr %f, i64 4
+  %f_inputs = getelementptr ptr, ptr %f, i64 5
   %in_ok = call i1 @graphc_copy_addresses(ptr %f_inputs, ptr %inputs, ptr @graphc_alignments, i64 %input_count)
   %f_outputs = getelementptr ptr, ptr %f_inputs, i64 %input_count
   %out_masks = getelementptr i64, ptr @graphc_alignments, i64 %input_count
@@ -82,7 +83,8 @@ look_sizes:
   %changed = call i32 @memcmp(ptr %last, ptr %sizes, i64 %size_bytes)
   %differs = icmp ne i32 %changed, 0
   %stale = or i1 %fresh, %differs
-  %in_strip = icmp ne i64 %carries, 0
+  %in_strip = icmp ne ptr %carried, null
+  %carries = zext i1 %in_strip to i64
   %prepare_now = or i1 %stale, %in_strip
   br i1 %prepare_now, label %prepare, label %space
 prepare:
@@ -101,6 +103,15 @@ forget:                                                                      ; t
   store i64 0, ptr %last
   br label %space
 space:
+  %carried_need_at = getelementptr i64, ptr %table, i64 1
+  %carried_need = load i64, ptr %carried_need_at
+  %carried_small = icmp slt i64 %carried_bytes, %carried_need
+  %carried_bits = ptrtoint ptr %carried to i64
+  %carried_low = and i64 %carried_bits, 63
+  %carried_misaligned = icmp ne i64 %carried_low, 0
+  %carried_unfit = or i1 %carried_small, %carried_misaligned
+  br i1 %carried_unfit, label %bad_workspace, label %space_too
+space_too:
   %need = load i64, ptr %table
   %use_own = icmp eq ptr %given, null
   br i1 %use_own, label %own, label %theirs
@@ -136,16 +147,18 @@ grown:
 run:
   %workspace = phi ptr [ %given, %theirs ], [ %old, %own ], [ %new, %grown ]
   store ptr %table, ptr %f
-  %p1 = getelementptr %graphc.net, ptr %net, i32 0, i32 1
-  %weights = load ptr, ptr %p1
-  %f1 = getelementptr ptr, ptr %f, i64 1
-  store ptr %weights, ptr %f1
-  %f2 = getelementptr ptr, ptr %f, i64 2
-  store ptr %workspace, ptr %f2
   %p6 = getelementptr %graphc.net, ptr %net, i32 0, i32 6
   %own_block = load ptr, ptr %p6
+  %f1 = getelementptr ptr, ptr %f, i64 1
+  store ptr %own_block, ptr %f1
+  %p1 = getelementptr %graphc.net, ptr %net, i32 0, i32 1
+  %weights = load ptr, ptr %p1
+  %f2 = getelementptr ptr, ptr %f, i64 2
+  store ptr %weights, ptr %f2
   %f3 = getelementptr ptr, ptr %f, i64 3
-  store ptr %own_block, ptr %f3
+  store ptr %carried, ptr %f3
+  %f4 = getelementptr ptr, ptr %f, i64 4
+  store ptr %workspace, ptr %f4
   %overlap = call i1 @graphc_overlaps(ptr %f, ptr %table)
   br i1 %overlap, label %bad_overlap, label %forward
 bad_overlap:

@@ -8,11 +8,12 @@
 ;
 ;   0 i32 prepare(ptr sizes, ptr table, i64 carries, i64 part)   checks the sizes (in the order of the symbols),
 ;                                         fills the table with all that depends on them; word 0 is the workspace in
-;                                         bytes; `carries` is 1 for a tile of a strip, `part` as in NAME_strip
+;                                         bytes, word 1 what is carried; `carries` is 1 for a tile of a strip, `part` as
+;                                         in NAME_strip
 ;   1 void setup(ptr frame, ptr pool, ptr visit)   runs the kernels that read nothing but weights, once (see
 ;                                         @graphc_visit in runtime/api.ll)
-;   2 void forward(ptr frame, ptr pool)   runs the others; the frame holds addresses: table, weights, workspace, the
-;                                         network's own block, the inputs, the outputs
+;   2 void forward(ptr frame, ptr pool)   runs the others; the frame holds addresses: table, the network's own block,
+;                                         weights, what is carried, workspace, the inputs, the outputs
 ;   3 void output_dims(ptr table, i32 output, ptr dims)   stores the dims of an output
 ;   4 how many words the table has
 ;   5, 6 what the network's own block holds: the bytes of setup's results, and then for each thread the bytes that its

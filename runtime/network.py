@@ -17,7 +17,7 @@ from graphc.ir.sizes import bind_sizes
 from graphc.ir.types import TensorType, parse_type
 from graphc.settings import MOST_THREADS, num_threads
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 REMEMBERED_SHAPES = 64  # input shapes whose sizes are kept: working them out takes 10 us, as much as a small network
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
@@ -31,10 +31,10 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "create_from_memory": (_I, (_P, _I, _P, _L)),
     "destroy": (None, (_P,)),
     "workspace": (_L, (_P,)),
-    "strip_workspace": (_L, (_P,)),
+    "carried": (_L, (_P,)),
     "output_dims": (_I, (_P, _I, _P)),
     "call": (_I, (_P, _P, _P, _P, _P, _L)),
-    "strip": (_I, (_P, _P, _P, _P, _P, _L, _I)),
+    "strip": (_I, (_P, _P, _P, _P, _P, _L, _P, _L, _I)),
 }
 
 
@@ -96,15 +96,15 @@ class Network:
         return results[0] if len(results) == 1 else tuple(results)
 
     def bind(
-        self, arrays: Mapping[str, Array], workspace: Array | None = None, part: int | None = None
+        self, arrays: Mapping[str, Array], workspace: Array | None = None, strip: tuple[Array, int] | None = None
     ) -> tuple[Callable[[], None], dict[str, Array]]:
         """A run, to be called any number of times, that reads and writes these arrays where they lie; and the outputs.
 
         `arrays` holds every input by name, and outputs that are to be written into given memory, C-contiguous and of
         the right dtype and shape. Of the others, NAME.next goes into the input NAME, if there is one of its type: a
         state is updated in place. The rest are new arrays. `workspace` are the bytes, aligned to 64, in which it runs,
-        where that is not to be memory that the network keeps. `part` says of a tile of a strip what it is there
-        (see runtime/tiling.py), which all run in one workspace. Errors: InputError.
+        where that is not to be memory that the network keeps. Of a tile of a `strip`, that is the memory in which its
+        tiles pass on rows, as aligned, and what part of it this one is (see runtime/tiling.py). Errors: InputError.
         """
         if missing := [name for name, _ in self.inputs if name not in arrays]:
             raise InputError(f"network '{self.name}': expected arrays for inputs {', '.join(missing)}, got none")
@@ -121,7 +121,7 @@ class Network:
             _check_memory(name, outputs[name], shape, type, writeable=True)
         for (name, type), array in zip(self.inputs, inputs, strict=True):
             _check_memory(name, array, array.shape, type)
-        return self._bind(inputs, list(outputs.values()), workspace, part), outputs
+        return self._bind(inputs, list(outputs.values()), workspace, strip), outputs
 
     def _allocate(self, name: str, type: TensorType, shape: tuple[int, ...]) -> Array:
         try:
@@ -135,15 +135,18 @@ class Network:
         inputs: Sequence[Array],
         outputs: Sequence[Array],
         workspace: Array | None = None,
-        part: int | None = None,
+        strip: tuple[Array, int] | None = None,
     ) -> Callable[[], None]:
         packed, sizes, _ = self._prepare(tuple([a.shape for a in inputs]))
         sources = self._sources(*[a.ctypes.data for a in inputs])
         targets = self._targets(*[a.ctypes.data for a in outputs])
         place = (None, 0) if workspace is None else (workspace.ctypes.data, workspace.nbytes)
-        function = self._functions["call" if part is None else "strip"]
-        arguments = (sources, packed, targets, *place, *(() if part is None else (part,)))
-        return partial(self._run, function, arguments, sizes, (*inputs, *outputs, workspace))
+        function, arguments = self._functions["call"], (sources, packed, targets, *place)
+        if strip is None:
+            return partial(self._run, function, arguments, sizes, (*inputs, *outputs, workspace))
+        carried, part = strip
+        function, arguments = self._functions["strip"], (*arguments, carried.ctypes.data, carried.nbytes, part)
+        return partial(self._run, function, arguments, sizes, (*inputs, *outputs, workspace, carried))
 
     def _run(
         self,
@@ -204,9 +207,16 @@ class Network:
         """The shapes of the outputs for these values of N, H and W; InputError if the network cannot take them."""
         return self._output_shapes(self._pack(sizes), sizes)
 
-    def workspace_bytes(self, strip: bool = False, /, **sizes: int) -> int:
-        """The bytes that a run of these sizes takes beside inputs, outputs and weights; or a tile of a `strip`."""
-        result = int(self._functions["strip_workspace" if strip else "workspace"](self._pack(sizes)))
+    def workspace_bytes(self, **sizes: int) -> int:
+        """The bytes that a run of these sizes takes beside inputs, outputs and weights."""
+        return self._count_bytes("workspace", sizes)
+
+    def carried_bytes(self, **sizes: int) -> int:
+        """The bytes that a tile of a strip, of these sizes, passes on: as many as any of the strip."""
+        return self._count_bytes("carried", sizes)
+
+    def _count_bytes(self, function: str, sizes: Mapping[str, int]) -> int:
+        result = int(self._functions[function](self._pack(sizes)))
         self._check(-min(result, 0), sizes)
         return result
 

@@ -91,6 +91,8 @@ class TileJob:
         # The same memory for all tiles: new pages would be cleared for each. It is given back when all are done.
         with self._memory():
             self._workspace = _take_memory(plan.workspace)
+            strips = [columns for columns, _ in plan.columns] if plan.strips else []
+            self._carried = {columns: _take_memory(plan.carried) for columns in strips}
         self._outputs = [self._allocate(network.outputs, largest) for _ in range(slots)]
         self._strides = [plan.rule.strides[name] for name, _ in network.outputs]
 
@@ -115,7 +117,7 @@ class TileJob:
                 if all(place.empty for place in places) and tile.part is None:
                     yield []
                     continue
-                pairs = enumerate(zip(places, self._run(image, slot, tile.part), strict=True))
+                pairs = enumerate(zip(places, self._run(image, slot, tile), strict=True))
                 if asked:
                     yield [
                         (k, p, y[:, :, slice(*p.source[0]), slice(*p.source[1])]) for k, (p, y) in pairs if not p.empty
@@ -123,13 +125,17 @@ class TileJob:
                     slot = (slot + 1) % len(self._outputs)
 
     def _lead(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, bool]]:
-        """The tiles that are asked for, and before one that continues another than the last one, what leads to it."""
-        ended: tuple[Span, Span, int] | None = None
+        """The tiles that are asked for, and before one that does not continue the strip's last, what leads to it."""
+        ended = dict[Span, tuple[Span, int]]()
         for tile in tiles:
-            if tile.part is not None and tile.part & CONTINUES and ended != (tile.images, tile.columns, tile.rows[0]):
+            if (
+                tile.part is not None
+                and tile.part & CONTINUES
+                and ended.get(tile.columns) != (tile.images, tile.rows[0])
+            ):
                 yield self.plan.lead(tile), False
             yield tile, True
-            ended = tile.images, tile.columns, tile.rows[1]
+            ended[tile.columns] = tile.images, tile.rows[1]
 
     def _read(self, tile: Tile, slot: int) -> Array:
         image = _view(self._inputs[slot][0], (tile.shape[0], self.plan.shape[1], *tile.shape[1:]))
@@ -142,14 +148,14 @@ class TileJob:
                 one[...] = self._prepare(whole)
         return image
 
-    def _run(self, image: Array, slot: int, part: int | None) -> Iterable[Array]:
+    def _run(self, image: Array, slot: int, tile: Tile) -> Iterable[Array]:
         """The outputs of a run, in the memory of `slot`."""
         shapes = self.network.output_shapes(**bind_sizes(self.network.inputs, [image.shape]))
         parts = zip(self.network.outputs, self._outputs[slot], shapes, strict=True)
         run, outputs = self.network.bind(
             {self.network.inputs[0][0]: image, **{name: _view(memory, shape) for (name, _), memory, shape in parts}},
             self._workspace,
-            part,
+            None if tile.part is None else (self._carried[tile.columns], tile.part),
         )
         run()
         return outputs.values()

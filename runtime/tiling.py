@@ -160,7 +160,8 @@ def length(span: Span) -> int:
 class TilePlan:
     """How a network's images [N,C,H,W] are cut: into cores of `tile` pixels, and what a run takes, in bytes.
 
-    In `strips`, a tile computes so many rows that are new, and the first one more.
+    In `strips`, a tile computes so many rows that are new, and the first one more. Each strip has memory for the rows
+    that its tiles pass on: so all tiles beside each other can be run before those below them.
     """
 
     rule: TileRule
@@ -172,11 +173,12 @@ class TilePlan:
     buffers: int
     resident: int  # of the process when the plan was made
     strips: bool = False
+    carried: int = 0  # of each strip
 
     @property
     def memory(self) -> int:
         """The resident memory of the process at its peak."""
-        return self.resident + self.workspace + self.buffers + SLACK
+        return self.resident + self.workspace + self.buffers + self.carried * len(self.columns) + SLACK
 
     @property
     def rows(self) -> list[tuple[Span, Span]]:
@@ -210,15 +212,10 @@ class TilePlan:
         rows, columns = self.rows, self.columns
         for n in range(0, self.shape[0], self.batch):
             images = (n, min(n + self.batch, self.shape[0]))
-            if self.strips:
+            for i, (row, down) in enumerate(rows):
+                part = CONTINUES * (i > 0) + CONTINUED * (i < len(rows) - 1) if self.strips else None
                 for column, across in columns:
-                    for i, (row, down) in enumerate(rows):
-                        part = CONTINUES * (i > 0) + CONTINUED * (i < len(rows) - 1)
-                        yield Tile(images, row, column, (down, across), part)
-                continue
-            for row, down in rows:
-                for column, across in columns:
-                    yield Tile(images, row, column, (down, across))
+                    yield Tile(images, row, column, (down, across), part)
 
     def late(self, output: str) -> int:
         """By how many rows an output comes late at a tile's end."""
@@ -294,8 +291,9 @@ def make_tile_plan(
         shapes = network.output_shapes(**sizes)
         outputs = sum(prod(s) * t.dtype.numpy.itemsize for s, (_, t) in zip(shapes, network.outputs, strict=True))
         one = batch * c * rows * columns * network.inputs[0][1].dtype.numpy.itemsize
-        return replace(bare, largest=(rows, columns), workspace=network.workspace_bytes(strips, **sizes),
-                       buffers=(1 + staging) * one + slots * outputs + kept)  # fmt: skip
+        return replace(bare, largest=(rows, columns), workspace=network.workspace_bytes(**sizes),
+                       buffers=(1 + staging) * one + slots * outputs + kept,
+                       carried=network.carried_bytes(**sizes) if strips else 0)  # fmt: skip
 
     if tile is not None:
         wanted = (tile, tile) if isinstance(tile, int) else tile

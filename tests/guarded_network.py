@@ -115,14 +115,15 @@ class GuardedNetwork:
         if len(tiles) < 2:
             return None
         seen = [np.ascontiguousarray(image[:, :, slice(*tile.seen[0])]) for tile in tiles]
-        workspace = self._workspace(
-            "strip_workspace", [max(seen, key=lambda rows: int(rows.shape[2]))], at_start, poison
-        )
+        highest = max(seen, key=lambda rows: int(rows.shape[2]))
+        carried = self._workspace("carried", [highest], at_start, poison)
         sizes = bind_sizes([(v.name, v.type) for v in self.graph.inputs], [image.shape])
         whole = [tuple(dims.evaluate(d, sizes) for d in v.type.shape) for v in self.graph.outputs]
         parts: list[list[Array]] = [[] for _ in whole]
         for tile, rows in zip(tiles, seen, strict=True):
-            results = self._run("strip", [rows], workspace, at_start, poison, tile.part)
+            workspace = self._workspace("workspace", [rows], at_start, poison)
+            strip = carried.ctypes.data, carried.size, tile.part
+            results = self._run("strip", [rows], workspace, at_start, poison, *strip)
             for i, (name, y) in enumerate(zip(self.graph.output_names, results, strict=True)):
                 place = tile.results(rule.strides[name], whole[i], (h, w), plan.late(name))
                 parts[i].append(y[:, :, slice(*place.source[0])])

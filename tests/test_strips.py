@@ -2,6 +2,7 @@
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from test_executors import LEVELS
 
 import graphc
 from graphc import nn
-from graphc.codegen.carrying import CARRIES, CONTINUED, CONTINUES
+from graphc.codegen.carrying import CONTINUED, CONTINUES
 from graphc.codegen.level import count_tasks
 from graphc.codegen.plan import make_plan
 from graphc.codegen.target import make_target
@@ -51,7 +52,7 @@ def test_a_tile_computes_no_row_twice() -> None:
     graph = optimize(digit_masks())
     carry = find_carry(graph)
     assert carry is not None
-    sizes = {"N": 1, "H": carry.overlap + 416, "W": 320, CARRIES: 1, CONTINUES: 1, CONTINUED: 1}
+    sizes = {"N": 1, "H": carry.overlap + 416, "W": 320, CONTINUES: 1, CONTINUED: 1}
     for precise in (False, True):
         plan = make_plan(graph, make_target(), precise=precise, carry=carry)
         new, done, whole = 416, 0.0, 0.0
@@ -121,6 +122,21 @@ def test_several_outputs_come_late_by_their_own_measure(network: Network, image:
             assert np.array_equal(got, wanted)
 
 
+def test_strips_take_turns(network: Network, image: Array) -> None:
+    """All tiles beside each other are run before those below them: what they write is whole rows of the image."""
+    plan = make_tile_plan(network, image.shape, None, (16, 24))
+    tiles = list(plan)
+    assert [t.columns for t in tiles[:4]] == [c for c, _ in plan.columns] * 2
+    assert [t.rows for t in tiles[:4]] == [r for r, _ in plan.rows[:2] for _ in range(2)]
+    assert plan.memory - replace(plan, carried=0).memory == 2 * plan.carried > 0
+    with ExitStack() as opened:
+        job = TileJob(network, plan, open_source(image, opened), [y.shape for y in network(image)], None, slots=1)
+        assert all(asked for _, asked in job._lead(tiles))  # so no rows are computed to lead to another strip
+    for skipped in (3, 4):  # of the strips, one or both are led to
+        led = [tile for tile, asked in job._lead(tiles[skipped:]) if not asked]
+        assert len(led) == 2 and len({tile.columns for tile in led}) == 2
+
+
 def test_places_in_a_tile_are_not_passed_on() -> None:
     net = Builder("net")
     x = net.input("image", f32(1, 8, "H", "W"))
@@ -135,13 +151,16 @@ def test_places_in_a_tile_are_not_passed_on() -> None:
         run_tile(network, image, part=0)
 
 
-def run_tile(network: Network, image: Array, part: int, spare: int = 0) -> None:
-    """A tile in memory of its own, of which `spare` bytes are missing."""
+def run_tile(network: Network, image: Array, part: int, spare: int = 0, carried_spare: int = 0) -> None:
+    """A tile in memory of its own, of which so many bytes are missing."""
     sizes = {s: image.shape["NCHW".index(s)] for s in network.symbols}
-    space = np.zeros(network.workspace_bytes(True, **sizes) + 64, np.uint8)
-    start = -space.ctypes.data % 64
-    run, _ = network.bind({"image": image}, space[start : start + space.size - 64 - spare], part)
-    run()
+
+    def take(size: int) -> Array:
+        space = np.zeros(size + 64, np.uint8)
+        return space[-space.ctypes.data % 64 :][:size]
+
+    workspace = take(network.workspace_bytes(**sizes) - spare)
+    network.bind({"image": image}, workspace, (take(network.carried_bytes(**sizes) - carried_spare), part))[0]()
 
 
 def test_tiles_that_do_not_fit_are_refused(network: Network, image: Array) -> None:
@@ -151,9 +170,9 @@ def test_tiles_that_do_not_fit_are_refused(network: Network, image: Array) -> No
         run_tile(network, np.ascontiguousarray(image), part=4)
     with pytest.raises(InputError, match="the workspace is too small"):
         run_tile(network, np.ascontiguousarray(image), part=1, spare=64)
+    with pytest.raises(InputError, match="the workspace is too small"):
+        run_tile(network, np.ascontiguousarray(image), part=1, carried_spare=64)
     overlap = json.loads(network.meta["tiling"])["strips"][0]
     with pytest.raises(InputError, match="a size is less than"):
         run_tile(network, np.ascontiguousarray(image[:, :, : overlap - 4]), part=0)
-    with pytest.raises(InputError, match="an argument is null"):
-        network.bind({"image": np.ascontiguousarray(image)}, None, 0)[0]()
     assert np.array_equal(network(image)[0], whole[0])  # what was prepared for a tile does not serve a whole image

@@ -22,7 +22,7 @@ from graphc.ir import Array, Builder, Graph, f32
 from graphc.models import digit_masks
 from graphc.runtime.network import Network
 from graphc.runtime.tiled_files import read_tile
-from graphc.runtime.tiling import CONTINUED, CONTINUES, make_tile_plan, resident_bytes
+from graphc.runtime.tiling import CONTINUES, make_tile_plan, resident_bytes
 from graphc.runtime.windows import Target, open_target
 
 SHAPE = (1, 2, 90, 111)
@@ -159,8 +159,9 @@ def test_an_interrupted_run_goes_on(network: Network, image: Array, tmp_path: Pa
     before, reads = reads, 0
     assert before in (6, 7)  # the sixth was run while the fifth was written, and the seventh perhaps read
     network.tiled(image, tmp_path / "y.npy", tile=32, prepare=count)
-    # the last one again: it must be what stands there; and what leads to those that continue a strip
-    leads = sum(tiles[i].part == CONTINUES | CONTINUED or tiles[i].part == CONTINUES for i in (done - 1, done))
+    # the last one again: it must be what stands there; and what leads to it, and to the first of each strip
+    first = {tile.columns: tile for tile in reversed(tiles[done:])}
+    leads = sum(bool((tile.part or 0) & CONTINUES) for tile in (tiles[done - 1], *first.values()))
     assert reads == len(tiles) - done + 1 + leads
     assert np.array_equal(np.load(tmp_path / "y.npy"), network(image))
     assert leftovers(tmp_path) == []

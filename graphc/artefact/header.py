@@ -140,13 +140,14 @@ int NAME_output_dims(const int64_t *sizes, int output, int64_t *dims);
 /* The bytes of workspace, aligned to 64, that a run takes, or minus an error code. */
 int64_t NAME_workspace(const int64_t *sizes);
 
-/* Run a tile of a strip: a column of tiles, from the top of an image to its bottom. They differ in their height alone,
- * and have one workspace, of the bytes that the highest of them takes. part is 1 if a tile continues the one before
- * it, whose last rows it sees again, as many as the metadata tell, and 2 more if another one continues it. It computes
- * those rows of each value that the one before it has not. 1 is returned if the network's images are not cut so. */
+/* Run a tile of a strip: a column of tiles, from the top of an image to its bottom. They differ in their height alone.
+ * What one passes on to the next lies in carried, of NAME_carried bytes, aligned to 64, which between them is the
+ * strip's; the workspace is not. part is 1 if a tile continues the one before it, whose last rows it sees again, as
+ * many as the metadata tell, and 2 more if another one continues it. It computes those rows of each value that the one
+ * before it has not. 1 is returned if the network's images are not cut so. */
 int NAME_strip(NAME *net, const void *const *inputs, const int64_t *sizes, void *const *outputs,
-    void *workspace, int64_t workspace_bytes, int part);
-int64_t NAME_strip_workspace(const int64_t *sizes);
+    void *workspace, int64_t workspace_bytes, void *carried, int64_t carried_bytes, int part);
+int64_t NAME_carried(const int64_t *sizes);
 
 #ifdef __cplusplus
 }

@@ -103,6 +103,7 @@ def _describe(network: Network, plan: TilePlan, count: Callable[[dict[str, int]]
     # of a strip's tile, the rows that are new
     rows_done = plan.tile[0] if plan.strips else plan.largest[0]
     done = (plan.batch, plan.shape[1], rows_done, plan.largest[1])
+    passed = f", rows passed on {format_bytes(plan.carried * len(plan.columns))}" if plan.strips else ""
     lines = [
         f"image   {_by(plan.shape)}",
         f"tiles   {plan.count}: {_by((len(plan.rows), len(plan.columns)))} of {_by(plan.tile)} pixels"
@@ -110,7 +111,7 @@ def _describe(network: Network, plan: TilePlan, count: Callable[[dict[str, int]]
         f"rule    multiples of {_by((rows.align, columns.align))}; {_by((rows.before, columns.before))} before and "
         f"{_by((rows.after, columns.after))} behind",
         f"memory  {format_bytes(plan.memory)}: process {format_bytes(plan.resident)}, workspace "
-        f"{format_bytes(plan.workspace)}, windows {format_bytes(plan.buffers)}",
+        f"{format_bytes(plan.workspace)}, windows {format_bytes(plan.buffers)}{passed}",
     ]
     work = f"work    {plan.work:.2f} times the image's pixels"
     if count:

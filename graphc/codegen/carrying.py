@@ -15,11 +15,11 @@ from graphc.codegen.kernels.carry_rows import CarryRows
 from graphc.codegen.nest import Buffer
 from graphc.ir import Dim, DimLike, Value, dims
 
-# What a run is told beside the sizes, each 0 or 1: whether it is a tile of a strip, whether it continues the one before
-# it, and whether another one continues it. Such names are not those of a network's sizes.
+# What a run is told beside the sizes, each 0 or 1: whether it continues the tile before it in a strip, and whether
+# another one continues it. Such names are not those of a network's sizes.
 OWN = "_"
-CARRIES, CONTINUES, CONTINUED = f"{OWN}carries", f"{OWN}continues", f"{OWN}continued"
-ALONE = {CARRIES: 0, CONTINUES: 0, CONTINUED: 0}
+CONTINUES, CONTINUED = f"{OWN}continues", f"{OWN}continued"
+ALONE = {CONTINUES: 0, CONTINUED: 0}
 Span = tuple[DimLike, DimLike]  # rows: from, and up to but without
 
 

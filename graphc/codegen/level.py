@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from graphc.codegen.blocks import I1, I8, I32, I64, PTR, VOID, address, i64, intrinsic, repeat
-from graphc.codegen.carrying import CARRIES, CONTINUED, CONTINUES, OWN, Span
+from graphc.codegen.carrying import CONTINUED, CONTINUES, OWN, Span
 from graphc.codegen.constants import string
 from graphc.codegen.cpuid import WORDS, needed_words
 from graphc.codegen.kernels.base import Bands, Kernel
@@ -27,7 +27,7 @@ LARGEST_SIZE = 2**31 - 1  # of one symbol; products are checked for overflow
 LARGEST_TENSOR = 2**62  # bytes of a workspace; beyond it, sums of slots could overflow
 SERIAL_WORK = 20_000  # scalar operations: below about 2 us of work, waking threads costs more than it saves
 # the words of the frame that a run passes on
-FRAME_TABLE, FRAME_WEIGHTS, FRAME_WORKSPACE, FRAME_OWN, FRAME_INPUTS = 0, 1, 2, 3, 4
+FRAME_TABLE, FRAME_OWN, FRAME_WEIGHTS, FRAME_CARRIED, FRAME_WORKSPACE, FRAME_INPUTS = 0, 1, 2, 3, 4, 5
 SIZES_AT_ONCE = 64  # table entries without a branch: for long blocks LLVM takes quadratic time (2,000 entries: 7 s)
 CLOCK_MONOTONIC = 1  # of Linux's clock_gettime, which takes 20 ns
 
@@ -43,9 +43,9 @@ class LevelCode:
     ) -> None:
         self.module, self.plan, self._group, self._suffix = module, plan, f"#{number}", suffix
         self._tensors = [Buffer(v.name, v.type) for v in (*plan.graph.inputs, *plan.graph.outputs)]
-        # runtime/api.ll reads these first words: the bytes of the workspace, of each input and of each output
-        self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0}
-        self._table |= {("tensor", i): 1 + i for i in range(len(self._tensors))}
+        # runtime/buffers.ll reads these first words: the bytes of the workspace, of what is carried, and of each tensor
+        self._table: dict[DimLike | tuple[str, int], int] = {("workspace", 0): 0, ("all carried", 0): 1}
+        self._table |= {("tensor", i): 2 + i for i in range(len(self._tensors))}
         self._short: dict[Dim, Dim] = {}  # symbols for sizes of which long expressions are made
         self._kernels: dict[tuple[str | int, ...], ir.Function] = {}
         self._updated = find_updated(plan.graph)
@@ -171,8 +171,9 @@ class LevelCode:
                 return address(b, load_word(b, frame, FRAME_WEIGHTS, PTR), i64(place.index), I8)
             case "packed":
                 return address(b, load_word(b, frame, FRAME_OWN, PTR), i64(place.index), I8)
-        start = load_word(b, table, self._entry(("slot", place.index)), I64)
-        return address(b, load_word(b, frame, FRAME_WORKSPACE, PTR), start, I8)
+        start = load_word(b, table, self._entry((place.kind, place.index)), I64)
+        base = FRAME_CARRIED if place.kind == "carried" else FRAME_WORKSPACE
+        return address(b, load_word(b, frame, base, PTR), start, I8)
 
     def _shorten(self, d: DimLike) -> DimLike:
         """A symbol for a size: a dim has a limited length."""
@@ -262,7 +263,7 @@ class LevelCode:
         if carry := self.plan.carry:  # a lower tile has not the rows that the next one needs
             low = b.icmp_signed("<", symbols[str(carry.height)], b.mul(carries, i64(carry.overlap)))
             refuse_if(low, ERROR_SIZE)
-        told = {CARRIES: carries, CONTINUES: b.and_(part, i64(1)), CONTINUED: b.lshr(part, i64(1))}
+        told = {CONTINUES: b.and_(part, i64(1)), CONTINUED: b.lshr(part, i64(1))}
         code = ShapeCode(b, symbols | told)
         for d, short in self._short.items():
             code.define(short, code.emit(d))
@@ -277,19 +278,30 @@ class LevelCode:
             if index % SIZES_AT_ONCE == 0:
                 refuse_if(code.overflow, ERROR_TOO_LARGE)
                 code.overflow = ir.Constant(I1, 0)
-        total: ir.Value = i64(ALIGNMENT)  # never 0: the interface takes 0 for "not prepared"
-        for slot, members in enumerate(self.plan.slots):
-            start, size = total, i64(0)
+        carried = self._emit_places(code, table, "carried", [[size] for size in self.plan.carried], i64(0))
+        # never 0: the interface takes 0 for "not prepared"
+        total = self._emit_places(code, table, "slot", self.plan.slots, i64(ALIGNMENT))
+        large = b.icmp_signed(">", code.checked("sadd", total, carried), i64(LARGEST_TENSOR))
+        refuse_if(b.or_(code.overflow, large), ERROR_TOO_LARGE)
+        b.store(total, table)
+        b.store(b.mul(carried, carries), address(b, table, i64(self._entry(("all carried", 0))), I64))
+        b.ret(ir.Constant(I32, 0))
+        return function
+
+    def _emit_places(
+        self, code: ShapeCode, table: ir.Value, kind: str, slots: Sequence[Sequence[DimLike]], first: ir.Value
+    ) -> ir.Value:
+        """Store where each slot begins, from byte `first` on, one after the other; where the last one ends."""
+        b, total = code.b, first
+        for slot, members in enumerate(slots):
+            size: ir.Value = i64(0)
             for member in members:
                 value = code.emit(member)
                 size = b.select(b.icmp_signed(">", value, size), value, size)
+            b.store(total, address(b, table, i64(self._entry((kind, slot))), I64))
             rounded = b.and_(code.checked("sadd", size, i64(ALIGNMENT - 1)), i64(-ALIGNMENT))
             total = code.checked("sadd", total, rounded)
-            b.store(start, address(b, table, i64(self._entry(("slot", slot))), I64))
-        refuse_if(b.or_(code.overflow, b.icmp_signed(">", total, i64(LARGEST_TENSOR))), ERROR_TOO_LARGE)
-        b.store(total, table)
-        b.ret(ir.Constant(I32, 0))
-        return function
+        return total
 
     def _emit_output_dims(self) -> ir.Function:
         """`void graphc_output_dims(ptr table, i32 output, ptr dims)`."""

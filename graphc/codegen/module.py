@@ -92,7 +92,7 @@ class NetworkModule:
         masks = [ir.Constant(I64, v.type.dtype.size - 1) for v in (*graph.inputs, *graph.outputs)]
         constant(self.module, "graphc_alignments", ir.Constant(ir.ArrayType(I64, len(masks)), masks))
         updated = {o.index: i.index for o, i in find_updated(graph).items()}
-        updates = [i64(updated.get(i, -1)) for i in range(outputs + 1)]  # the last one is the workspace
+        updates = [i64(updated.get(i, -1)) for i in range(outputs + 2)]  # then the workspace, what is carried
         constant(self.module, "graphc_updates", ir.Constant(ir.ArrayType(I64, len(updates)), updates))
         weights: ir.Value = ir.Constant(PTR, None)
         if embed and self._weight_bytes:

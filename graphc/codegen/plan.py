@@ -3,8 +3,8 @@
 The places are the caller's inputs and outputs, the weights (one block, read-only), what is made of weights alone, once,
 when the network is created (`packed`: a kernel's weights in its own order), and the workspace, which is divided into
 slots. Tensors whose lives do not overlap share a slot; its size is the largest of theirs, an expression in N, H
-and W that is evaluated once per shape, so the peak is known before the run and nothing is allocated during it. What
-tiles carry over (carrying.py) has slots of its own, before the others: these stay where they are, however high a tile.
+and W that is evaluated once per shape, so the peak is known before the run and nothing is allocated during it. What the
+tiles of a strip carry over (carrying.py) lies apart: each strip has its own, while all run in one workspace.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graphc import ops
 from graphc.codegen.blocking import choose_layouts, wanted_layout
-from graphc.codegen.carrying import ALONE, CARRIES, Carry, Span
+from graphc.codegen.carrying import ALONE, Carry, Span
 from graphc.codegen.joining import Part, joins, operand_channels, place_parts
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.layout import DENSE, Layout
@@ -34,8 +34,7 @@ VIEWS = (ops.Identity, ops.Dropout, ops.Flatten, ops.Reshape)  # ops whose resul
 
 @dataclass(frozen=True)
 class Place:
-    """Where a buffer lies: "input", "output", "weights", "packed", "slot" or "carried" (a slot of its own), and its
-    number or byte offset."""
+    """Where a buffer lies: "input", "output", "weights", "packed", "slot" or "carried"; its number or byte offset."""
 
     kind: str
     index: int
@@ -64,6 +63,7 @@ class Plan:
     steps: list[Step] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
     slots: list[list[DimLike]] = field(default_factory=list)
+    carried: list[DimLike] = field(default_factory=list)  # bytes of each buffer that a strip's tiles pass on
     weights: list[tuple[int, Value]] = field(default_factory=list)
     weight_bytes: int = 0
     packed_bytes: int = 0
@@ -190,8 +190,8 @@ def _carry_rows(plan: Plan, steps: list[Step], output: Buffer, carry: Carry) -> 
     carrying = tuple[Step, ...]()
     if found := carry.carry(value, output):
         kept, kernels = found
-        plan.places[kept.name] = Place("carried", len(plan.slots))
-        plan.slots.append([buffer_bytes(kept) * dims.symbol(CARRIES)])
+        plan.places[kept.name] = Place("carried", len(plan.carried))
+        plan.carried.append(buffer_bytes(kept))
         carrying = tuple(Step(last.node, kernel) for kernel in kernels)
     return [*before, replace(last, rows=carry.computed(value), carrying=carrying)]
 

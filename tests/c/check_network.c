@@ -183,7 +183,7 @@ int main(int argc, char **argv)
     int i;
 
     check_create(weights);
-    CHECK(F(abi_version)() == 3);
+    CHECK(F(abi_version)() == 4);
     CHECK(F(cpu)() && *F(cpu)());
     if (F(create)(&net, 2, weights))
         return 2;
