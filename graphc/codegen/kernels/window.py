@@ -20,7 +20,7 @@ from graphc.codegen.blocks import F32, address, i64, intrinsic, mangle, repeat, 
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import ask_for, for_strips
+from graphc.codegen.kernels.tile import ask_for, for_strips, prefetch
 from graphc.codegen.nest import Buffer, Nest, loop_vars
 from graphc.codegen.target import Target
 from graphc.ir import DimLike, dims
@@ -149,6 +149,15 @@ class _Emitter:
             for i in range(pixels):
                 ask_for(b, b.add(target, b.mul(b.add(q, i64(i)), i64(lanes))), (y, *extra))
             start = b.sub(b.mul(q, i64(stride)), self.before)
+
+            def following(r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                x = address(b, source, b.mul(b.add(self._line(r), start), i64(lanes)), F32)
+                for i in range(pixels * stride):
+                    prefetch(b, address(b, x, i64(i * lanes), F32))
+                return []
+
+            if self.kernel.kind != "conv":
+                repeat(b, self.r_all, b.add(self.r_all, self.stride), 1, [], following)
 
             def line(r: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
                 x = address(b, source, b.mul(b.add(self._line(r), start), i64(lanes)), F32)
