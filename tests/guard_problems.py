@@ -31,7 +31,7 @@ FAMILIES = (
     *("conv_dense", "conv_blocked", "conv_pointwise", "conv_phases", "window_conv", "window_max", "window_average"),
     *("window_phases", "winograd", "winograd_phases", "winograd_rows", "winograd_weights", "pack_weights", "product"),
     *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
-    *("dense_to_blocks", "blocks_to_dense", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
+    *("dense_to_blocks", "blocks_to_dense", "nest_pack", "nest_pixels", "nest_sum", "nest_taps", "carry_rows"),
 )
 # These are no code: their result is their operand's bytes, or passes rewrite them into others
 WITHOUT_CODE = {"dropout", "flatten", "reshape", "identity", "batch_norm", "split"}

@@ -55,7 +55,7 @@ def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> l
         (convolution(64, (3, 1)), "winograd4x1_3x1_4x6"),
         (convolution(64, 3, stride=2), "winograd2x2_3x3_stride2_4x6"),
         (convolution(256, 3, stride=2, size=(28, 28)), "winograd2x2_3x3_stride2_1x25"),
-        (convolution(256, 3, 512, stride=2, size=(14, 14)), "conv_blocked_2x10"),  # its weights come from memory
+        (convolution(256, 3, 512, stride=2, size=(28, 14)), "winograd2x2_3x3_stride2_1x25"),
         (convolution(64, 4, stride=2), "winograd2x2_4x4_stride2_4x6"),
         (convolution(64, 5, stride=2), "winograd2x2_5x5_stride2_4x6"),
         (convolution(64, 3, stride=3), "conv_blocked_4x6"),
@@ -68,6 +68,16 @@ def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> l
 )
 def test_the_intended_kernel_is_chosen(graph: Graph, kernel: str) -> None:
     assert kernels_of(graph) == [kernel]
+
+
+def test_short_rows_become_one_row() -> None:
+    gathered = ["nest_taps", "conv_pointwise_4x6"]
+    # Winograd's weights would come from memory
+    assert kernels_of(convolution(256, 3, 512, stride=2, size=(14, 14))) == gathered
+    assert kernels_of(convolution(512, 3, size=(7, 7)), precise=True) == gathered
+    assert kernels_of(convolution(512, 3, size=(14, 14)), precise=True) == ["conv_blocked_4x6"]  # rows are long enough
+    assert kernels_of(convolution(512, 3), precise=True) == ["conv_blocked_4x6"]  # of any length
+    assert kernels_of(convolution(96, 3, size=(7, 7)), precise=True) == ["conv_blocked_2x10"]  # no whole passes
 
 
 def test_strided_pixels_become_one_row() -> None:
@@ -93,7 +103,7 @@ def test_precise_convolutions_are_direct() -> None:
 
 def test_nothing_of_a_resnet_is_left_to_the_generic_kernel() -> None:
     left = {name for name in kernels_of(models.resnet50()) if name.startswith("nest")}
-    assert left == {"nest_global_average_pool", "nest_pixels"}
+    assert left == {"nest_global_average_pool", "nest_pixels", "nest_taps"}
 
 
 def run_both(graph: Graph, x: Array, precise: bool) -> float:

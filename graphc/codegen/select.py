@@ -22,6 +22,7 @@ from graphc.codegen.kernels.planes import make_planes, pack_planes
 from graphc.codegen.kernels.product import Product
 from graphc.codegen.kernels.product_operands import Operands, find_operands, product_wanted
 from graphc.codegen.kernels.relayout import Relayout
+from graphc.codegen.kernels.taps import gather_taps, gathers, order_taps
 from graphc.codegen.kernels.tile import list_tiles
 from graphc.codegen.kernels.weight_gradient import WeightGradient
 from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_depthwise
@@ -114,7 +115,8 @@ def list_candidates(
 
     A name, and the vectors and pixels of its register tile; None is for Winograd's.
     """
-    g = make_geometry(op, x, w, y, target)
+    read = gather_taps(op, x, w, y)[:3] if gathers(op, x, w, y, target) else (op, x, w)
+    g = make_geometry(*read, y, target)
     tiles = [(g.vectors, g.pixels), *list_tiles(g.k_blocks, target)]
     direct: dict[str, tuple[int, int] | None] = {f"direct {v}x{pixels}": (v, pixels) for v, pixels in tiles}
     other: dict[str, tuple[int, int] | None] = {"winograd": None}
@@ -146,6 +148,8 @@ def _convolve(
         op, x, kernels = _skip_pixels(op, x, y, target)
     candidates = list_candidates(op, x, w, y, target, winograd, fresh)
     tile = candidates[choose(f"{op} {x.type} {x.layout} {w.type}", list(candidates))]
+    if tile is not None and gathers(op, x, w, y, target):
+        return _convolve_taps(op, x, w, stored, bias, rest, y, target, tile, turned)
     g = make_geometry(op, x, w, y, target, tile)
     packs, packed_bias = _pack_bias(g, bias, y, target)
     kernels += packs
@@ -169,6 +173,28 @@ def _convolve_planes(
     nest = pack_planes(planes, w, y, isinstance(op, ops.ConvTranspose2d))
     pack = LoopNestKernel("pack", nest, target)
     return [pack, PlanesConv(op, planes, y, x, nest.output, bias, rest)]
+
+
+def _convolve_taps(
+    op: ops.Conv2d,
+    x: Buffer,
+    w: Buffer,
+    stored: Buffer,
+    bias: Buffer | None,
+    extra: Sequence[Buffer],
+    y: Buffer,
+    target: Target,
+    tile: tuple[int, int],
+    turned: bool,
+) -> list[Kernel]:
+    """A pointwise convolution of gathered inputs; `w` is what is `stored`, read as [K,C,R,S]."""
+    pointwise, seen, flat, nest = gather_taps(op, x, w, y)
+    g = make_geometry(pointwise, seen, flat, y, target, tile)
+    packs, packed_bias = _pack_bias(g, bias, y, target)
+    r, s = w.type.static_shape()[2:]
+    pack = PackWeights(order_taps(g, (r, s), turned), stored, y)
+    convolution = DirectConv(pointwise, g, y, seen, pack.buffers[0], packed_bias, extra)
+    return [*packs, pack, LoopNestKernel("taps", nest, target), convolution]
 
 
 def _skip_pixels(op: ops.Conv2d, x: Buffer, y: Buffer, target: Target) -> tuple[ops.Conv2d, Buffer, list[Kernel]]:
