@@ -88,7 +88,7 @@ def compile(
         return _compile_model(graph, threads, cpu, optimized, precise, tune)
     final, target = optimize(graph) if optimized else graph, make_target(limit_cpu(cpu))
     plan = plan_network(final, target, count, precise, tune)
-    code = JitCode(find_code([(plan, target)], describe(graph, final, precise)))
+    code = JitCode(*find_code([(plan, target)], describe(graph, final, precise)))
     recipe = compile, (graph, threads, cpu, optimized, precise, tune)
     return make_network(code, SYMBOL, LentWeights(plan), count, recipe)
 

@@ -16,12 +16,13 @@ from graphc.runtime.network import SIGNATURES, Network
 class JitCode:
     """Machine code in memory. It must outlive every function pointer, and the engine its target machine."""
 
-    def __init__(self, code: bytes) -> None:
-        """Load an object file, as `emit_object` of a target machine returns it."""
+    def __init__(self, *objects: bytes) -> None:
+        """Load object files, as `emit_object` of a target machine returns them; later ones call those before them."""
         triple = llvm.get_default_triple()
         self.machine = base_machine(triple)
         self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{triple}"'), self.machine)
-        self.engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        for code in objects:
+            self.engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self.engine.finalize_object()
 
     def function(self, name: str, result: Any, args: tuple[Any, ...]) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(emission, "emit_module", refuse)
+    monkeypatch.setattr(emission, "emit_objects", refuse)
 
 
 def test_a_network_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,3 +208,17 @@ def test_a_dump_shows_what_is_compiled(folder: Path, tmp_path: Path, monkeypatch
     monkeypatch.setenv("GRAPHC_DUMP", str(tmp_path / "dump"))
     graphc.compile(make_small())
     assert (tmp_path / "dump" / "module.s").exists()
+
+
+def test_code_in_parts_is_the_code_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kernel is an object file; GRAPHC_DUMP makes one of all, of the same instructions."""
+    x = random_image(1, 3, 19, 23)
+    graph, target = make_small(seed=1), make_target("native")
+    plan = make_plan(optimize(graph), target)
+    kernels = {step.kernel.key for step in (*plan.setup, *plan.steps)}
+    monkeypatch.setenv("GRAPHC_CACHE", "off")
+    assert len(emission.find_code([(plan, target)], describe(graph, graph))) == len(kernels) + 1
+    parts = graphc.compile(graph)(x)
+    monkeypatch.setenv("GRAPHC_DUMP", str(tmp_path))
+    assert len(emission.find_code([(plan, target)], describe(graph, graph))) == 1
+    np.testing.assert_array_equal(graphc.compile(graph)(x), parts)

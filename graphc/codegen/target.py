@@ -65,9 +65,9 @@ def base_machine(triple: str) -> llvm.TargetMachine:
 
 @cache
 def initialize() -> None:
-    """Make LLVM's targets known, once."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
+    """Make this machine's kind of target known to LLVM, once. All that LLVM has took 10 MB."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
 
 
 @cache
