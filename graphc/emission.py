@@ -10,21 +10,23 @@ from functools import cache as cached
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import llvmlite
-import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.codegen.module import NetworkModule
-from graphc.codegen.optimizing import optimize_code
 from graphc.codegen.plan import Plan
-from graphc.codegen.target import Target, base_machine
+from graphc.codegen.target import Target, base_machine, load_llvm
 from graphc.errors import GraphcError
 from graphc.runtime import cache
+from graphc.runtime.host import llvm_build
 from graphc.runtime.jit import JitCode, make_network
 from graphc.runtime.network import Network
 from graphc.settings import dump_folder
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 SYMBOL = "net"  # what the functions of a network in this process are called
 Plans = Sequence[tuple[Plan, Target]]  # of one graph, for each CPU level
@@ -36,8 +38,8 @@ class Lowered:
 
     symbol: str
     plans: Plans
-    module: llvm.ModuleRef
-    machine: llvm.TargetMachine
+    module: "llvm.ModuleRef"
+    machine: "llvm.TargetMachine"
 
     @property
     def plan(self) -> Plan:
@@ -91,8 +93,10 @@ def _runtime_texts(plans: Plans, header: bytes = b"") -> Iterator[str]:
         yield resources.files("graphc.runtime").joinpath(name).read_text()
 
 
-def _optimized(text: str, machine: llvm.TargetMachine, nests: set[str]) -> llvm.ModuleRef:
-    llvm.initialize_native_asmparser()  # the texts hold instructions that LLVM IR has no words for
+def _optimized(text: str, machine: "llvm.TargetMachine", nests: set[str]) -> "llvm.ModuleRef":
+    from graphc.codegen.optimizing import optimize_code  # LLVM's library comes with it
+
+    llvm = load_llvm()
     module = llvm.parse_assembly(text, llvm.create_context())  # what all share keeps types and constants for ever
     module.verify()
     optimize_code(module, machine, nests)
@@ -174,7 +178,7 @@ def code_key(plans: Plans, symbol: str, metadata: str) -> bytes:
         for part in parts:
             digest.update(f"{part}\n".encode())
 
-    add(source_hash(), llvmlite.__version__, llvm.llvm_version_info, symbol, metadata)
+    add(source_hash(), llvm_build(), symbol, metadata)
     for plan, target in plans:
         add(target.cpu, target.features, target.triple, target.lanes, target.registers, target.level)
         add(sorted(target.needs), plan.graph, plan.places, plan.slots, plan.weight_bytes, plan.packed_bytes)
