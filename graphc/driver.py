@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graphc.codegen.layout import Layout
 from graphc.codegen.plan import Plan, make_plan
-from graphc.codegen.target import Target, check_runs_here, limit_cpu, make_target, make_targets
+from graphc.codegen.target import Target, check_runs_here, limit_cpu, make_targets
 from graphc.emission import SYMBOL, Lowered, emit_module, find_code, source_hash, stamped_network, step_seconds
 from graphc.errors import InputError, ValueDependentError
 from graphc.geometry import describe_geometry
@@ -21,6 +21,7 @@ from graphc.halos import find_rule
 from graphc.ir import Array, Graph, Value
 from graphc.passes import optimize
 from graphc.reference import random_inputs
+from graphc.runtime.host import find_target
 from graphc.runtime.jit import JitCode, make_network
 from graphc.runtime.lending import LentWeights
 from graphc.runtime.network import Network, check_threads
@@ -86,9 +87,9 @@ def compile(
     count = check_threads(threads)
     if not isinstance(graph, Graph):
         return _compile_model(graph, threads, cpu, optimized, precise, tune)
-    final, target = optimize(graph) if optimized else graph, make_target(limit_cpu(cpu))
+    final, target = optimize(graph) if optimized else graph, find_target(limit_cpu(cpu))
     plan = plan_network(final, target, count, precise, tune)
-    code = JitCode(find_code([(plan, target)], describe(graph, final, precise)))
+    code = JitCode(*find_code([(plan, target)], describe(graph, final, precise)))
     recipe = compile, (graph, threads, cpu, optimized, precise, tune)
     return make_network(code, SYMBOL, LentWeights(plan), count, recipe)
 

@@ -8,22 +8,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache as cached
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import llvmlite
-import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
 from graphc.codegen.module import NetworkModule
-from graphc.codegen.optimizing import optimize_code
 from graphc.codegen.plan import Plan
-from graphc.codegen.target import Target, base_machine
+from graphc.codegen.target import Target, base_machine, load_llvm
 from graphc.errors import GraphcError
 from graphc.runtime import cache
+from graphc.runtime.host import llvm_build
 from graphc.runtime.jit import JitCode, make_network
 from graphc.runtime.network import Network
 from graphc.settings import dump_folder
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 SYMBOL = "net"  # what the functions of a network in this process are called
 Plans = Sequence[tuple[Plan, Target]]  # of one graph, for each CPU level
@@ -35,8 +38,8 @@ class Lowered:
 
     symbol: str
     plans: Plans
-    module: llvm.ModuleRef
-    machine: llvm.TargetMachine
+    module: "llvm.ModuleRef"
+    machine: "llvm.TargetMachine"
 
     @property
     def plan(self) -> Plan:
@@ -52,20 +55,52 @@ def emit_module(
     plans: Plans, symbol: str, metadata: str, header: bytes = b"", embed: bool = False, profile: bool = False
 ) -> Lowered:
     """The optimised LLVM module of a network's plans; an artefact's has a header, that of its weights."""
-    triple = plans[0][1].triple
-    with _without_collecting():
-        built = NetworkModule(plans, symbol, metadata, header, embed, profile)
-    cpuid = "cpuid_x86_64.ll" if triple.startswith("x86_64") else "cpuid_other.ll"
-    llvm.initialize_native_asmparser()  # the texts hold instructions that LLVM IR has no words for
-    texts = "pool.ll", "levels.ll", cpuid, "buffers.ll", "api.ll", "calls.ll", *(() if header else ("in_process.ll",))
-    module = llvm.parse_assembly(built.text(*map(_runtime_text, texts)))
-    module.verify()
-    machine = base_machine(triple)
-    optimize_code(module, machine, built.nests)
+    built = _build_module(plans, symbol, metadata, header, embed, profile)
+    machine = base_machine(plans[0][1].triple)
+    module = _optimized(built.text(*_runtime_texts(plans, header)), machine, built.nests)
     lowered = Lowered(symbol, plans, module, machine)
     if folder := dump_folder():
         dump_code(lowered, folder)
     return lowered
+
+
+def emit_objects(plans: Plans, symbol: str, metadata: str) -> list[bytes]:
+    """The same code as object files, each of some functions.
+
+    LLVM has one in memory at a time, and nothing else is there then but texts: all at once took 30 MB more.
+    """
+    built = _build_module(plans, symbol, metadata)
+    nests, parts = built.nests, built.parts(*_runtime_texts(plans))
+    del built
+    _return_memory()
+    machine, objects = base_machine(plans[0][1].triple), []
+    while parts:  # the kernels first, which the rest calls
+        objects.append(bytes(machine.emit_object(_optimized(parts.pop(), machine, nests))))
+    return objects
+
+
+def _build_module(
+    plans: Plans, symbol: str, metadata: str, header: bytes = b"", embed: bool = False, profile: bool = False
+) -> NetworkModule:
+    with _without_collecting():
+        return NetworkModule(plans, symbol, metadata, header, embed, profile)
+
+
+def _runtime_texts(plans: Plans, header: bytes = b"") -> Iterator[str]:
+    cpuid = "cpuid_x86_64.ll" if plans[0][1].triple.startswith("x86_64") else "cpuid_other.ll"
+    own = () if header else ("in_process.ll",)
+    for name in ("pool.ll", "levels.ll", cpuid, "buffers.ll", "api.ll", "calls.ll", *own):
+        yield resources.files("graphc.runtime").joinpath(name).read_text()
+
+
+def _optimized(text: str, machine: "llvm.TargetMachine", nests: set[str]) -> "llvm.ModuleRef":
+    from graphc.codegen.optimizing import optimize_code  # LLVM's library comes with it
+
+    llvm = load_llvm()
+    module = llvm.parse_assembly(text, llvm.create_context())  # what all share keeps types and constants for ever
+    module.verify()
+    optimize_code(module, machine, nests)
+    return module
 
 
 @contextmanager
@@ -102,21 +137,34 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def find_code(plans: Plans, metadata: str) -> bytes:
-    """The object file of a network of this process: as it was kept (GRAPHC_CACHE), or new, and then kept."""
+def find_code(plans: Plans, metadata: str) -> list[bytes]:
+    """The object files of a network of this process: as they were kept (GRAPHC_CACHE), or new, and then kept."""
     if dump_folder():
-        return emit_module(plans, SYMBOL, metadata).object_code()
+        return [emit_module(plans, SYMBOL, metadata).object_code()]
     key = code_key(plans, SYMBOL, metadata)
-    code = cache.load(key)
-    if code is None:
-        code = emit_module(plans, SYMBOL, metadata).object_code()
-        cache.store(key, code)
-        _return_memory()
+    kept = cache.load(key)
+    if kept is not None:
+        return _split(kept)
+    code = emit_objects(plans, SYMBOL, metadata)
+    cache.store(key, _join(code))
+    _return_memory()
     return code
 
 
+def _join(objects: Sequence[bytes]) -> bytes:
+    """How many there are, how long each is (8 bytes each), then all of them."""
+    return np.array([len(objects), *map(len, objects)], "<i8").tobytes() + b"".join(objects)
+
+
+def _split(joined: bytes) -> list[bytes]:
+    count = int(np.frombuffer(joined, "<i8", 1)[0])
+    ends = np.cumsum(np.frombuffer(joined, "<i8", count, 8)) + 8 * (count + 1)
+    return [joined[start:end] for start, end in pairwise([8 * (count + 1), *map(int, ends)])]
+
+
 def _return_memory() -> None:
-    """Give the system back what LLVM needed, some 60 MB, before the weights are packed."""
+    """Give the system back what building or compiling a module needed, some 30 MB, before the next step needs more."""
+    gc.collect()  # llvmlite's objects refer to each other in circles
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim:
         trim(0)
@@ -130,7 +178,7 @@ def code_key(plans: Plans, symbol: str, metadata: str) -> bytes:
         for part in parts:
             digest.update(f"{part}\n".encode())
 
-    add(source_hash(), llvmlite.__version__, llvm.llvm_version_info, symbol, metadata)
+    add(source_hash(), llvm_build(), symbol, metadata)
     for plan, target in plans:
         add(target.cpu, target.features, target.triple, target.lanes, target.registers, target.level)
         add(sorted(target.needs), plan.graph, plan.places, plan.slots, plan.weight_bytes, plan.packed_bytes)
@@ -167,7 +215,3 @@ def step_seconds(stamps: NDArray[np.int64]) -> NDArray[np.float64]:
 def _refuse() -> Network:
     """What unpickling would call: stamps belong to one process."""
     raise GraphcError("a network whose steps are timed: expected in the process that made it, got another")
-
-
-def _runtime_text(name: str) -> str:
-    return resources.files("graphc.runtime").joinpath(name).read_text()

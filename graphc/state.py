@@ -1,5 +1,7 @@
 """Arrays by name in files: a network's weights as safetensors, NumPy's .npz or PyTorch's .pth.
 
+Those of a .safetensors file can stay there until they are used (stored.py).
+
 Nothing is unpickled but by PyTorch's own loader of weights, which makes tensors and nothing else.
 """
 
@@ -14,9 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import FileError
+from graphc.stored import TYPES, Stored, find_stored
 
-# How .safetensors files call the element types of parameters and optimiser state
-_SAFETENSORS_TYPES = {np.dtype(t): n for t, n in (("f4", "F32"), ("f8", "F64"), ("f2", "F16"), ("i8", "I64"))}
+LARGE = 2**16  # bytes: reading so many takes some 10 us, and all smaller arrays of a ResNet-50 are 1 % of it
+_NAMES = {dtype: name for name, dtype in TYPES.items()}
+
+
+def open_state(path: str | os.PathLike[str]) -> Mapping[str, NDArray[Any] | Stored]:
+    """As `read_state`, but large arrays of a .safetensors file are read when they are used. Errors: FileError."""
+    if Path(path).suffix != ".safetensors":
+        return read_state(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            stored = find_stored(path)
+            rest = {name: file.get_tensor(name) for name in file.keys() if name not in stored}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:  # as below
+        raise _unreadable(path, error) from None
+    return {name: s if s.nbytes >= LARGE else s.read() for name, s in stored.items()} | rest
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
@@ -38,7 +56,11 @@ def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (OSError, SafetensorError, TypeError, AttributeError) as error:  # the last two: types that NumPy lacks
-        raise FileError(f"{path}: cannot be read as safetensors ({error})") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> FileError:
+    return FileError(f"{path}: cannot be read as safetensors ({error})")
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -49,7 +71,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             return dict(sorted((file.metadata() or {}).items()))  # the reader gives them in random order
     except (OSError, SafetensorError) as error:
-        raise FileError(f"{path}: cannot be read as safetensors ({error})") from None
+        raise _unreadable(path, error) from None
 
 
 def _read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
@@ -87,7 +109,7 @@ def format_safetensors(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str
     end = 0
     for name, array in arrays.items():
         begin, end = end, end + array.nbytes
-        dtype = _SAFETENSORS_TYPES[array.dtype]
+        dtype = _NAMES[array.dtype]
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the data begin at a multiple of 8

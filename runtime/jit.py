@@ -1,33 +1,32 @@
-"""Code compiled for this process: LLVM's engine, kept alive for as long as a network uses its functions."""
+"""Code compiled for this process, kept alive for as long as a network uses its functions."""
 
 import ctypes
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.codegen.target import base_machine
+from graphc.runtime.elf import ElfCode, is_x86_elf
 from graphc.runtime.lending import CREATE_VISITING, LentWeights
 from graphc.runtime.network import SIGNATURES, Network
 
 
 class JitCode:
-    """Machine code in memory. It must outlive every function pointer, and the engine its target machine."""
+    """Machine code in memory. It must outlive every function pointer."""
 
-    def __init__(self, code: bytes) -> None:
-        """Load an object file, as `emit_object` of a target machine returns it."""
-        triple = llvm.get_default_triple()
-        self.machine = base_machine(triple)
-        self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f'target triple = "{triple}"'), self.machine)
-        self.engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        self.engine.finalize_object()
+    def __init__(self, *objects: bytes) -> None:
+        """Load object files, as `emit_object` of a target machine returns them; they may call each other."""
+        if all(map(is_x86_elf, objects)):
+            self._address = ElfCode(objects).address
+        else:
+            from graphc.runtime.engine import EngineCode  # LLVM
+
+            self._address = EngineCode(objects).address
 
     def function(self, name: str, result: Any, args: tuple[Any, ...]) -> Callable[..., Any]:
         """A C function of the module; calls release the GIL."""
-        pointer = self.engine.get_function_address(name)
-        return ctypes.CFUNCTYPE(result, *args)(pointer)
+        return ctypes.CFUNCTYPE(result, *args)(self._address(name))
 
 
 def make_network(

@@ -37,15 +37,15 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(emission, "emit_module", refuse)
+    monkeypatch.setattr(emission, "emit_objects", refuse)
 
 
 def test_a_network_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another network of the same structure has the same code and other weights."""
     x = random_image(1, 3, 19, 23)
     first = graphc.compile(make_small(seed=1))(x)
-    (entry,) = folder.iterdir()
-    assert folder.stat().st_mode & 0o777 == 0o700 and entry.stat().st_mode & 0o777 == 0o600
+    modes = [entry.stat().st_mode & 0o777 for entry in folder.iterdir()]
+    assert folder.stat().st_mode & 0o777 == 0o700 and modes == [0o600, 0o600]  # the code, and what it is for
     with monkeypatch.context() as patch:
         forbid_compiling(patch)
         np.testing.assert_array_equal(graphc.compile(make_small(seed=1))(x), first)
@@ -108,11 +108,11 @@ def rename(data: bytes) -> bytes:
 def test_a_damaged_entry_is_made_anew(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     x = random_image(1, 3, 19, 23)
     expected = graphc.compile(make_small())(x)
-    (entry,) = folder.iterdir()
-    whole = entry.read_bytes()
-    entry.write_bytes(damage(whole))
+    whole = {entry: entry.read_bytes() for entry in folder.iterdir()}
+    for entry, data in whole.items():
+        entry.write_bytes(damage(data))
     np.testing.assert_array_equal(graphc.compile(make_small())(x), expected)
-    assert entry.read_bytes() == whole
+    assert {entry: entry.read_bytes() for entry in folder.iterdir()} == whole
 
 
 def test_entries_of_others_are_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_a_full_disk_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_processes_share_the_folder(folder: Path) -> None:
-    """All start without an entry, make the same one, and leave it and nothing else."""
+    """All start without an entry, make the same two (the target, the code), and leave them and nothing else."""
     code = (
         "import graphc, numpy as np; from artefacts import make_small, random_image\n"
         "for _ in range(3): print(graphc.compile(make_small(), 1)(random_image(1, 3, 9, 9)).tobytes().hex())"
@@ -200,7 +200,7 @@ def test_processes_share_the_folder(folder: Path) -> None:
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     lines = [line for process in running for line in process.communicate()[0].split()]
     assert [p.returncode for p in running] == [0] * 4 and len(lines) == 12 and len(set(lines)) == 1
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_dump_shows_what_is_compiled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,3 +208,17 @@ def test_a_dump_shows_what_is_compiled(folder: Path, tmp_path: Path, monkeypatch
     monkeypatch.setenv("GRAPHC_DUMP", str(tmp_path / "dump"))
     graphc.compile(make_small())
     assert (tmp_path / "dump" / "module.s").exists()
+
+
+def test_code_in_parts_is_the_code_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kernel is an object file; GRAPHC_DUMP makes one of all, of the same instructions."""
+    x = random_image(1, 3, 19, 23)
+    graph, target = make_small(seed=1), make_target("native")
+    plan = make_plan(optimize(graph), target)
+    kernels = {step.kernel.key for step in (*plan.setup, *plan.steps)}
+    monkeypatch.setenv("GRAPHC_CACHE", "off")
+    assert len(emission.find_code([(plan, target)], describe(graph, graph))) == len(kernels) + 1
+    parts = graphc.compile(graph)(x)
+    monkeypatch.setenv("GRAPHC_DUMP", str(tmp_path))
+    assert len(emission.find_code([(plan, target)], describe(graph, graph))) == 1
+    np.testing.assert_array_equal(graphc.compile(graph)(x), parts)

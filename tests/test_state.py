@@ -1,5 +1,6 @@
 """Weights in files: what fits is taken over, what does not is listed, and nothing is ever run."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import graphc.state
-from graphc import Builder, nn
+from graphc import Builder, compile, nn, run_reference
 from graphc.errors import FileError, InputError
 from graphc.ir import Array, Graph, f32
 
@@ -115,3 +116,43 @@ def test_weights_of_pytorch(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot be read as PyTorch's weights"):
         graph.load_state(path)
     assert not (tmp_path / "sprung").exists()
+
+
+def declare_large() -> Graph:
+    net = Builder("net")
+    x = net.input("image", f32("N", 64, "H", "W"))
+    return net.build(y=nn.conv2d(x, 64, 3, name="conv"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_large_weights_stay_in_their_file(tmp_path: Path, dtype: type[np.floating]) -> None:
+    graph, path = declare_large(), tmp_path / "x.safetensors"
+    arrays = {name: array.astype(dtype) for name, array in arrays_of(graph).items()}
+    save_file(arrays, path)
+    check(graph, path, arrays)
+    loaded = graph.load_state(path)
+    weight, bias = loaded.params["conv.weight"], loaded.params["conv.bias"]
+    assert weight.array is not weight.array
+    assert bias.array is bias.array
+    copy = pickle.loads(pickle.dumps(loaded))
+    (tmp_path / "other").write_bytes(b"")
+    (tmp_path / "other").replace(path)  # the open file is still there
+    x = np.ones((1, 64, 4, 4), np.float32)
+    expected = run_reference(graph.with_params(arrays), [x])[0]
+    for one in (loaded, copy):
+        np.testing.assert_array_equal(one.params["conv.weight"].array, arrays["conv.weight"].astype(np.float32))
+        np.testing.assert_allclose(compile(one)(x), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_file_that_was_changed_is_told(tmp_path: Path) -> None:
+    graph, path = declare_large(), tmp_path / "x.safetensors"
+    save_file(arrays_of(graph), path)
+    loaded = graph.load_state(path)
+    before = path.stat()
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(FileError, match=r"x\.safetensors: expected the file as it was when its weights were loaded"):
+        compile(loaded)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(FileError, match="got a changed one"):
+        loaded.params["conv.weight"].array  # noqa: B018  # it is read here

@@ -16,7 +16,7 @@ LINKED = ("passes", "runtime", "models")
 # From the bottom up. A group is graphc/NAME.py or the folder NAME; it may import the groups of lower lines.
 LAYERS = (
     ("errors", "files", "settings"),
-    ("drawing", "grids", "images", "layered", "maps", "pictures", "state"),
+    ("drawing", "grids", "images", "layered", "maps", "pictures", "state", "stored"),
     ("ir",),
     ("ops",),
     ("codegen", "diagram", "geometry", "grad", "nn", "onnx", "optim", "reference", "schedules", "text"),
@@ -40,6 +40,7 @@ SAME_LAYER = {
     ("drawing", "layered"),
     ("grids", "pictures"),
     ("maps", "grids"),
+    ("state", "stored"),
     ("maps", "pictures"),
     ("onnx", "geometry"),  # an exported model tells it
 }

@@ -2,16 +2,21 @@
 
 import json
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from graphc.ir import Array, Graph
+from graphc.ir import Array, DType, Graph
+from graphc.ir.graph import Param
+from graphc.state import format_safetensors, open_state
+from graphc.stored import Stored
 
 MOMENTUM = 0.9  # of SGD, where a step of training is measured
+WEIGHTS = "network.safetensors"
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,9 @@ class Problem:
         return self.folder / "network.onnx"
 
     def graph(self) -> Graph:
-        """The network as graphc has it."""
+        """The network as graphc has it when `Graph.load_state` has given it the weights of a file."""
         with (self.folder / "network.pickle").open("rb") as file:
-            graph: Graph = pickle.load(file)
+            graph: Graph = _Reader(file, open_state(self.folder / WEIGHTS)).load()
         return graph
 
 
@@ -61,9 +66,41 @@ def write_problem(
         from graphc.onnx import export_onnx  # not above: the memory that it takes would count as each worker's
 
         export_onnx(graph, folder / "network.onnx")
-    (folder / "network.pickle").write_bytes(pickle.dumps(graph))
+    declaration = BytesIO()
+    writer = _Writer(declaration)
+    writer.dump(graph)
+    (folder / "network.pickle").write_bytes(declaration.getvalue())
+    (folder / WEIGHTS).write_bytes(format_safetensors(writer.weights, {}))
     (folder / "sizes.json").write_text(json.dumps(sizes))
     write_arrays(folder / "inputs.npz", inputs)
+
+
+class _Writer(pickle.Pickler):
+    """Pickles a graph without its float32 parameters, which it gathers as `weights`."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.weights: dict[str, Array] = {}
+
+    def persistent_id(self, thing: object) -> object:
+        """What stands for a parameter in the file."""
+        if not isinstance(thing, Param) or thing.value.type.dtype != DType.F32:
+            return None
+        self.weights[thing.value.name] = thing.array
+        return thing.value, thing.trainable
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles such a graph, with these weights."""
+
+    def __init__(self, file: IO[bytes], weights: Mapping[str, Array | Stored]) -> None:
+        super().__init__(file)
+        self._weights = weights
+
+    def persistent_load(self, found: Any) -> Param:
+        """The parameter that this stands for."""
+        value, trainable = found
+        return Param.of(value, self._weights[value.name], trainable)
 
 
 def read_problem(folder: Path) -> Problem:

@@ -61,9 +61,26 @@ class NetworkModule:
 
     def text(self, *runtime: str) -> str:
         """The module as LLVM IR, with the texts of runtime/."""
-        groups = [f"attributes #{i} = {{ {target.attributes} }}\n" for i, target in enumerate(self.targets)]
-        own = f"{self.module}\n{''.join(groups)}"  # LLVM wants the triple first
-        return spell_types(join_ir(own, *self._kernels, *(text.replace("NAME", self.name) for text in runtime)))
+        texts = (text.replace("NAME", self.name) for text in runtime)
+        return spell_types(join_ir(f"{self.module}\n{self._groups}", *self._kernels, *texts))
+
+    def parts(self, *runtime: str) -> list[str]:
+        """The same as several modules that refer to each other: the rest, then each kernel."""
+        texts = (text.replace("NAME", self.name) for text in runtime)
+        own = f"{self.module}\n{self._groups}".replace("\ndeclare internal ", "\ndeclare ")
+        head = f'target triple = "{self.module.triple}"\n{self._groups}'
+        declared = {name: str(value) for name, value in self.module.globals.items() if _is_declaration(value)}
+        parts = [spell_types(join_ir(own, *texts))]
+        for kernel in self._kernels:
+            _, *used = dict.fromkeys(re.findall(r'@"?([\w.$]+)"?', kernel))  # the first one is its own name
+            parts.append(
+                "".join([head, *(declared[n] for n in used), kernel.replace("define internal ", "define ", 1)])
+            )
+        return parts
+
+    @property
+    def _groups(self) -> str:
+        return "".join(f"attributes #{i} = {{ {target.attributes} }}\n" for i, target in enumerate(self.targets))
 
     def _function(self, name: str, result: ir.Type, args: Sequence[ir.Type]) -> ir.Function:
         """A function of the C interface, for every CPU."""
@@ -165,6 +182,10 @@ def fixed_sizes(graph: Graph) -> dict[str, DimLike]:
     shape = graph.inputs[0].type.shape
     at = {"N": 0, "H": 2, "W": 3}
     return {s: shape[i] if i < len(shape) else 1 for s, i in at.items() if s not in graph.symbols}
+
+
+def _is_declaration(value: ir.GlobalValue) -> bool:
+    return isinstance(value, ir.Function) and not value.blocks
 
 
 def _array(b: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:

@@ -78,8 +78,10 @@ class Plan:
 
     def fill_weight(self, block: NDArray[np.uint8], start: int, value: Value) -> None:
         """Write a weight where it lies in the block."""
-        data = self._weight(value)
-        block[start : start + data.size] = data
+        param = self.graph.constants[value]
+        elements = value.type.elements
+        assert isinstance(elements, int)
+        param.fill(block[start : start + elements * value.type.dtype.size])
 
     def weight_chunks(self) -> Iterator[memoryview]:
         """The same bytes tensor by tensor, so that a file can be written without a second copy in memory."""

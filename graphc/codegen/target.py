@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cache
-
-import llvmlite.binding as llvm
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from graphc.codegen.cpuid import check_features, flatten_features
 from graphc.errors import GraphcError
 from graphc.settings import cpu_limit
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 # x86-64 levels of the System V psABI: what each has beyond the one before, and its float32 lanes and vector registers
 _LEVELS = {
@@ -53,32 +56,40 @@ class Target:
         return " ".join(["nounwind", *(f'"{key}"="{value}"' for key, value in values.items() if value)])
 
 
-def base_machine(triple: str) -> llvm.TargetMachine:
+def base_machine(triple: str) -> "llvm.TargetMachine":
     """A new LLVM target machine for code that every CPU runs: functions for others say so by `Target.attributes`.
 
     Its code is position-independent, so that it can stand in a shared library.
     """
-    initialize()
+    llvm = load_llvm()
     cpu = "x86-64" if triple.startswith("x86_64") else "generic"
     return llvm.Target.from_triple(triple).create_target_machine(cpu, "", opt=3, reloc="pic", codemodel="default")
 
 
 @cache
-def initialize() -> None:
-    """Make LLVM's targets known, once."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
+def load_llvm() -> ModuleType:
+    """llvmlite's binding, which knows this machine's kind of target; with all that LLVM has it took 10 MB more.
+
+    It is imported where it is used: the library takes 50 MB, which code from the cache does without.
+    """
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()  # for the instructions that LLVM IR has no words for
+    module: ModuleType = llvm
+    return module
 
 
 @cache
 def host_features() -> frozenset[str]:
     """The features of this machine's CPU under LLVM's names."""
-    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    return frozenset(str(name) for name, present in load_llvm().get_host_cpu_features().items() if present)
 
 
 def make_target(cpu: str = "native") -> Target:
     """The target for "native" (this machine's CPU) or a level such as "x86-64-v3"."""
-    initialize()
+    llvm = load_llvm()
     triple = llvm.get_default_triple()
     if cpu == "native":
         name, host = llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
@@ -117,7 +128,7 @@ def host_levels() -> list[str]:
 
 def host_level() -> str:
     """The highest of the known levels that this machine has, such as "x86-64-v3"; its LLVM name if it has none."""
-    return (host_levels() or [llvm.get_host_cpu_name()])[-1]
+    return (host_levels() or [load_llvm().get_host_cpu_name()])[-1]
 
 
 def limit_cpu(cpu: str) -> str:

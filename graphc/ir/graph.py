@@ -8,10 +8,12 @@ from functools import cached_property
 from os import PathLike
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphc.errors import GraphError, InputError, ShapeError
 from graphc.ir.op import Array, Op
 from graphc.ir.types import DType, TensorType
+from graphc.stored import Stored
 
 NEXT = ".next"  # the output NAME.next is what the input or parameter NAME is in the next step
 
@@ -39,25 +41,51 @@ class Value:
 class Param:
     """A tensor that belongs to the graph. `trainable` tells a weight from a running statistic or a constant.
 
-    Its data are an array, or what `source()` makes when they are used for the first time; if not `kept`, whenever they
-    are used: two networks that differ in few layers then share the memory of all others, and what is made for a copy of
-    all weights, such as those of a compiled network, is gone after it.
+    Its data are an array, or those of another parameter, or what `source()` makes when they are used for the first
+    time; if not `kept`, whenever they are used: two networks that differ in few layers then share the memory of all
+    others, and what is made for a copy of all weights, such as those of a compiled network, is gone after it. So are
+    those that are `Stored` in a file.
     """
 
     def __init__(
-        self, value: Value, source: Array | Callable[[], Array], trainable: bool = True, kept: bool = True
+        self,
+        value: Value,
+        source: "Array | Stored | Param | Callable[[], Array]",
+        trainable: bool = True,
+        kept: bool = True,
     ) -> None:
         self.value, self._source, self.trainable, self._kept = value, source, trainable, kept
 
     @property
     def array(self) -> Array:
         """The data, C-contiguous and of the value's type."""
-        if not callable(self._source):
-            return self._source
+        match self._source:
+            case np.ndarray():
+                return self._source
+            case Param():
+                return self._source.array
+            case Stored():
+                return self._source.read().astype(self.value.type.dtype.numpy, copy=False)
         array = _checked_array(self.value, self._source())
         if self._kept:
             self._source = array
         return array
+
+    def fill(self, target: NDArray[np.uint8]) -> None:
+        """Write the bytes of the data to the target, from a file without a copy in between."""
+        match self._source:
+            case Param():
+                self._source.fill(target)
+            case Stored() if self._source.dtype == self.value.type.dtype.numpy:
+                self._source.fill(target)
+            case _:
+                target[:] = self.array.reshape(-1).view(np.uint8)
+
+    @classmethod
+    def of(cls, value: Value, data: Array | Stored, trainable: bool) -> "Param":
+        """A parameter with these data, converted to the value's type."""
+        converted = data if isinstance(data, Stored) else data.astype(value.type.dtype.numpy)
+        return cls(value, converted, trainable)
 
     def __getstate__(self) -> dict[str, object]:
         return {"value": self.value, "_source": self.array, "trainable": self.trainable, "_kept": True}
@@ -138,13 +166,14 @@ class Graph:
         """This graph with the parameters of a .safetensors, .npz or .pth file.
 
         Missing, unexpected and mis-shaped ones are reported together in one InputError; a file that cannot be read is
-        a FileError.
+        a FileError. Large ones of a .safetensors file are read from it whenever they are used: it may be removed or
+        replaced, but must not be written to.
         """
-        from graphc.state import read_state
+        from graphc.state import open_state
 
-        return self.with_params(read_state(path), str(path))
+        return self.with_params(open_state(path), str(path))
 
-    def with_params(self, arrays: Mapping[str, Array], source: str = "parameters") -> "Graph":
+    def with_params(self, arrays: Mapping[str, Array | Stored], source: str = "parameters") -> "Graph":
         """This graph with these parameters; InputError lists every name that does not fit.
 
         Constants and running statistics may be left out. `<name>.num_batches_tracked`, which PyTorch's batch norm
@@ -160,10 +189,7 @@ class Graph:
         problems += [f"unexpected {name}" for name in arrays if name not in self.params]
         if problems:
             raise InputError(f"{source}: {'; '.join(problems)}")
-        params = {
-            name: Param(p.value, arrays[name].astype(p.value.type.dtype.numpy), p.trainable) if name in arrays else p
-            for name, p in self.params.items()
-        }
+        params = {n: Param.of(p.value, arrays[n], p.trainable) if n in arrays else p for n, p in self.params.items()}
         return replace(self, params=params)
 
     def rewrite(self, rule: "Rule", name: str | None = None) -> "Graph":
@@ -260,7 +286,7 @@ class Builder:
     def adopt(self, param: Param) -> Value:
         """Take over a parameter of another graph under its own name, without copying or initialising it."""
         value = self._value(param.value.name, param.value.type, f"parameter '{param.value.name}'")
-        return self._own(Param(value, lambda: param.array, param.trainable, kept=False))
+        return self._own(Param(value, param, param.trainable))
 
     def _own(self, param: Param) -> Value:
         self._params[param.value.name] = self._origins[param.value] = param
