@@ -181,7 +181,8 @@ def code_key(plans: Plans, symbol: str, metadata: str) -> bytes:
     add(source_hash(), llvm_build(), symbol, metadata)
     for plan, target in plans:
         add(target.cpu, target.features, target.triple, target.lanes, target.registers, target.level)
-        add(sorted(target.needs), plan.graph, plan.places, plan.slots, plan.weight_bytes, plan.packed_bytes)
+        add(sorted(target.needs), plan.graph, plan.places, plan.slots, plan.carried, plan.carry)
+        add(plan.weight_bytes, plan.packed_bytes)
         for k in (step.kernel for step in (*plan.setup, *plan.steps)):
             add(k.key, k.buffers, k.sizes, k.scratch, k.tasks, k.work)
     return digest.digest()

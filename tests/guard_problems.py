@@ -28,10 +28,11 @@ from graphc.reference import random_inputs
 Image = tuple[DimLike, DimLike]  # height and width
 # See `family`. Loop nests are counted by the op that they compute.
 FAMILIES = (
-    *("conv_dense", "conv_blocked", "conv_pointwise", "conv_phases", "window_conv", "window_max", "window_average"),
+    *("conv_dense", "conv_blocked", "conv_pointwise", "conv_phases", "conv_planes", "nest_taps"),
+    *("window_conv", "window_max", "window_average"),
     *("window_phases", "winograd", "winograd_phases", "winograd_rows", "winograd_weights", "pack_weights", "product"),
     *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
-    *("dense_to_blocks", "blocks_to_dense", "nest_pack", "nest_pixels", "nest_sum", "nest_taps", "carry_rows"),
+    *("dense_to_blocks", "blocks_to_dense", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
 )
 # These are no code: their result is their operand's bytes, or passes rewrite them into others
 WITHOUT_CODE = {"dropout", "flatten", "reshape", "identity", "batch_norm", "split"}

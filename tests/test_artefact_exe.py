@@ -157,7 +157,7 @@ def test_help_and_version(small: Path, programs: dict[str, Path]) -> None:
     assert "input 'image': f32[N,3,H,W]" in text and "output 'scores': f32[N,5," in text
     assert "INPUT1 INPUT2 OUTPUT.npy" in run(programs["sum"], "-h").stdout
     assert "'positions': i64[N,1,H//2,W//2], written to OUTPUT.1.npy" in run(programs["two outputs"], "--help").stdout
-    assert run(small, "--version").stdout == "small, interface 3 of graphc\n"
+    assert run(small, "--version").stdout == "small, interface 4 of graphc\n"
 
 
 @pytest.mark.parametrize(

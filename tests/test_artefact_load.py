@@ -193,9 +193,9 @@ def test_foreign_library_does_not_run(tmp_path: Path) -> None:
 
 def test_other_interface(tmp_path: Path) -> None:
     library = make_library(tmp_path, "int fake_abi_version(void) { return 1; }\n")
-    with pytest.raises(FileError, match=r"fake\.so: expected interface version 3, got 1; build it again"):
+    with pytest.raises(FileError, match=r"fake\.so: expected interface version 4, got 1; build it again"):
         load(library)
-    library = make_library(tmp_path, "int fake_abi_version(void) { return 3; }\n")
+    library = make_library(tmp_path, "int fake_abi_version(void) { return 4; }\n")
     with pytest.raises(FileError, match=r"fake\.so: expected a library made .*, got one without fake_metadata"):
         load(library)
 

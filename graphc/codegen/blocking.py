@@ -26,12 +26,15 @@ FEWEST_CHANNELS = 0.5  # of a block: with fewer, the idle lanes cost more than t
 
 
 def choose_layouts(graph: Graph, target: Target) -> dict[Value, Layout]:
-    """The layout of every value that does not lie dense."""
-    blocked = Layout(target.lanes)
+    """The layout of every value that does not lie dense.
+
+    Weight gradients want blocks: while a network is trained, convolutions that could make either make those.
+    """
+    blocked, trained = Layout(target.lanes), any(isinstance(n.op, ops.Conv2dWeightGradient) for n in graph.nodes)
     chosen: dict[Value, Layout] = {}
     for node in graph.nodes:
-        made = makes_blocks(node, target) and not makes_planes(node, node.inputs[0] not in chosen, target)
-        if made or _keeps_blocks(graph, node, chosen, target):
+        planes = not trained and makes_planes(node, node.inputs[0] not in chosen, target)
+        if (makes_blocks(node, target) and not planes) or _keeps_blocks(graph, node, chosen, target):
             chosen[node.outputs[0]] = blocked
     return chosen
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I8, VOID, address, i64, intrinsic, repeat, when
+from graphc.codegen.blocks import F32, I8, address, i64, repeat, when
 from graphc.codegen.kernels.base import Bands
-from graphc.codegen.kernels.borders import least, taps_inside
+from graphc.codegen.kernels.borders import clear_bytes, copy_bytes, least, split_columns, taps_inside
 from graphc.codegen.kernels.conv_geometry import Geometry
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import (
@@ -221,15 +221,7 @@ class ConvEmitter:
         unit = i64(4 * g.c_block)  # bytes of a column
         extent = b.add(b.mul(b.sub(self.s_all, i64(1)), self.dilation_s), i64(1))
         needed = b.add(b.mul(b.sub(t.columns, i64(1)), i64(g.stride[1])), extent)
-
-        def clamp(x: ir.Value) -> ir.Value:
-            x = b.select(b.icmp_signed("<", x, i64(0)), i64(0), x)
-            return least(b, x, needed)
-
-        before, until = clamp(b.neg(t.left)), clamp(b.sub(self.width, t.left))
-        inside = b.sub(until, before)
-        inside = b.select(b.icmp_signed("<", inside, i64(0)), i64(0), inside)
-        after = b.sub(needed, b.add(before, inside))
+        before, inside, after = split_columns(b, t.left, self.width, needed)
         source_column = b.add(t.left, before)
 
         def one_row(r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
@@ -240,25 +232,16 @@ class ConvEmitter:
                 target = address(b, self.copy, place, F32)
                 pixel = b.mul(b.add(line, source_column), i64(g.c_block))
                 source = address(b, image, b.add(b.mul(block, self.plane), pixel), F32)
-                self._zero(target, b.mul(before, unit))
+                clear_bytes(b, target, b.mul(before, unit))
                 middle = address(b, target, b.mul(before, unit), I8)
-                copy = [middle, source, b.mul(inside, unit), ir.Constant(ir.IntType(1), 0)]
-                intrinsic(b, "llvm.memcpy.p0.p0.i64", VOID, copy)
-                self._zero(address(b, middle, b.mul(inside, unit), I8), b.mul(after, unit))
+                copy_bytes(b, middle, source, b.mul(inside, unit))
+                clear_bytes(b, address(b, middle, b.mul(inside, unit), I8), b.mul(after, unit))
                 return []
 
             return repeat(b, i64(0), self.pass_blocks, 1, [], one_block)
 
         rows = b.add(b.mul(b.sub(t.rows, i64(1)), self.stride_r), self.r_all)
         repeat(b, *taps_inside(b, t.top, self.height, rows, self.dilation_r), 1, [], one_row)
-
-    def _zero(self, target: ir.Value, count: ir.Value) -> None:
-        def fill() -> list[ir.Value]:
-            no = ir.Constant(ir.IntType(1), 0)
-            intrinsic(self.b, "llvm.memset.p0.i64", VOID, [target, ir.Constant(I8, 0), count, no])
-            return []
-
-        when(self.b, self.b.icmp_signed(">", count, i64(0)), fill)
 
     # -- strips -------------------------------------------------------------------------------------------------------
 

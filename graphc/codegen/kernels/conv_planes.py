@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I8, I32, VOID, address, i64, intrinsic, mangle, repeat, splat, when
+from graphc.codegen.blocks import F32, I32, address, i64, intrinsic, mangle, repeat, splat, when
 from graphc.codegen.kernels.base import Bands
-from graphc.codegen.kernels.borders import least, taps_inside
+from graphc.codegen.kernels.borders import clear_bytes, copy_bytes, least, split_columns, taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.planes import Planes
 from graphc.codegen.kernels.tile import LINE, ask_for, for_padded_strips, prefetch, sum_blocks
@@ -163,14 +163,7 @@ class _Emitter:
         """
         b, p = self.b, self.p
         needed = b.add(t.columns, i64((p.kernel[1] - 1) * p.dilation[1]))
-
-        def clamp(x: ir.Value) -> ir.Value:
-            return least(b, b.select(b.icmp_signed("<", x, i64(0)), i64(0), x), needed)
-
-        before, until = clamp(b.neg(t.left)), clamp(b.sub(self.width, t.left))
-        inside = b.sub(until, before)
-        inside = b.select(b.icmp_signed("<", inside, i64(0)), i64(0), inside)
-        after = b.sub(needed, b.add(before, inside))
+        before, inside, after = split_columns(b, t.left, self.width, needed)
         first = b.add(t.left, before)
         rows = b.add(b.mul(b.sub(t.rows, i64(1)), i64(p.stride)), i64((p.kernel[0] - 1) * p.dilation[0] + 1))
         there = taps_inside(b, t.top, self.height, rows, i64(1))
@@ -184,12 +177,11 @@ class _Emitter:
                     address(b, self.copy, b.add(start, b.mul(self.plane, i64(i))), F32) for i in range(p.c_block)
                 ]
                 for target in targets:
-                    self._clear(target, before)
-                    self._clear(address(b, target, b.add(before, inside), F32), after)
+                    clear_bytes(b, target, b.mul(before, i64(4)))
+                    clear_bytes(b, address(b, target, b.add(before, inside), F32), b.mul(after, i64(4)))
                 middles = [address(b, target, before, F32) for target in targets]
                 if p.c_block == 1:
-                    no = ir.Constant(ir.IntType(1), 0)
-                    intrinsic(b, "llvm.memcpy.p0.p0.i64", VOID, [middles[0], source, b.mul(inside, i64(4)), no])
+                    copy_bytes(b, middles[0], source, b.mul(inside, i64(4)))
                 else:
                     self._copy_block(middles, source, inside)
                 return []
@@ -197,14 +189,6 @@ class _Emitter:
             return repeat(b, *there, 1, [], row)
 
         repeat(b, i64(0), self.blocks, 1, [], block)
-
-    def _clear(self, target: ir.Value, count: ir.Value) -> None:
-        def fill() -> list[ir.Value]:
-            no = ir.Constant(ir.IntType(1), 0)
-            intrinsic(self.b, "llvm.memset.p0.i64", VOID, [target, ir.Constant(I8, 0), self.b.mul(count, i64(4)), no])
-            return []
-
-        when(self.b, self.b.icmp_signed(">", count, i64(0)), fill)
 
     def _copy_block(self, targets: list[ir.Value], source: ir.Value, count: ir.Value) -> None:
         """`count` pixels of a block of channels into as many rows as it has channels, square by square.
