@@ -33,8 +33,8 @@ def choose_layouts(graph: Graph, target: Target) -> dict[Value, Layout]:
     blocked, trained = Layout(target.lanes), any(isinstance(n.op, ops.Conv2dWeightGradient) for n in graph.nodes)
     chosen: dict[Value, Layout] = {}
     for node in graph.nodes:
-        planes = not trained and makes_planes(node, node.inputs[0] not in chosen, target)
-        if (makes_blocks(node, target) and not planes) or _keeps_blocks(graph, node, chosen, target):
+        made = makes_blocks(node, target) and (trained or not makes_planes(node, node.inputs[0] not in chosen, target))
+        if made or _keeps_blocks(graph, node, chosen, target):
             chosen[node.outputs[0]] = blocked
     return chosen
 
