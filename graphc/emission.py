@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
 SYMBOL = "net"  # what the functions of a network in this process are called
+MUCH_TEXT = 2 << 20  # bytes of LLVM IR: LeNet-5 has 9 MB, a layer 0.5; to look for garbage takes up to 0.2 s each time
 Plans = Sequence[tuple[Plan, Target]]  # of one graph, for each CPU level
 
 
@@ -72,10 +73,14 @@ def emit_objects(plans: Plans, symbol: str, metadata: str) -> list[bytes]:
     built = _build_module(plans, symbol, metadata)
     nests, parts = built.nests, built.parts(*_runtime_texts(plans))
     del built
-    _return_memory()
+    much = sum(map(len, parts)) > MUCH_TEXT
+    if much:
+        _return_memory()
     machine, objects = base_machine(plans[0][1].triple), []
     while parts:  # the kernels first, which the rest calls
         objects.append(bytes(machine.emit_object(_optimized(parts.pop(), machine, nests))))
+    if much:
+        _return_memory()
     return objects
 
 
@@ -147,7 +152,6 @@ def find_code(plans: Plans, metadata: str) -> list[bytes]:
         return _split(kept)
     code = emit_objects(plans, SYMBOL, metadata)
     cache.store(key, _join(code))
-    _return_memory()
     return code
 
 
