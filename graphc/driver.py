@@ -130,16 +130,16 @@ def _compile_model(
     from graphc.onnx.importing import from_model, read_inputs, read_model
 
     if isinstance(source, ModelProto):
-        model, label, name, folder = source, source.graph.name or "model", None, None
+        model, label, name, folder, lifted = source, source.graph.name or "model", None, None, None
     elif isinstance(source, os.PathLike) or (isinstance(source, str) and source.endswith(".onnx")):
         file = Path(source)
-        model, label, name, folder = read_model(file), file.name, file.stem, file.parent
+        (model, lifted), label, name, folder = read_model(file), file.name, file.stem, file.parent
     else:
         got = repr(source) if isinstance(source, str) else type(source).__name__
         raise InputError(f"compile: expected a graph or an ONNX model, got {got}")
 
     def specialize(values: Mapping[str, Array]) -> Network:
-        return compile(from_model(model, name, folder, values), threads, cpu, optimized, precise, tune)
+        return compile(from_model(model, name, folder, values, lifted), threads, cpu, optimized, precise, tune)
 
     try:
         return specialize({})

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.errors import FileError
-from graphc.stored import TYPES, Stored, find_stored
+from graphc.stored import LARGE, TYPES, Stored, find_stored
 
-LARGE = 2**16  # bytes: reading so many takes some 10 us, and all smaller arrays of a ResNet-50 are 1 % of it
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
 
 

@@ -1,14 +1,16 @@
-"""Arrays of a .safetensors file that stay there until they are used, and are in memory only then.
+"""Arrays of a file that stay there until they are used, and are in memory only then.
 
 Weights that a network packs in an order of its own are read once. Held beside the packed ones they were a quarter of
 the memory of a ResNet-50.
 
-The file holds the length of a header (8 bytes, little-endian), the header (JSON), then the data.
+A .safetensors file holds the length of a header (8 bytes, little-endian), the header (JSON), then the data; where those
+of an ONNX file lie, graphc/onnx/lifting.py finds.
 """
 
 import json
 import os
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from graphc.errors import FileError
 
+LARGE = 2**16  # bytes: reading so many takes some 10 us, and all smaller arrays of a ResNet-50 are 1 % of it
 # How .safetensors files call the element types that NumPy has
 TYPES = {
     name: np.dtype(code)
@@ -29,11 +32,13 @@ TYPES = {
 }
 
 
-class _File:
+class StoredFile:
     """A file that stays open, and must stay as it is: one that was replaced by another is still there."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path, self._descriptor = path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, path: str | os.PathLike[str], descriptor: int | None = None) -> None:
+        """Open the file, or take over a `descriptor`. Errors: OSError."""
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if descriptor is None else descriptor
         weakref.finalize(self, os.close, self._descriptor)
         self._stamp = self._look()
 
@@ -64,7 +69,7 @@ class Stored:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    _file: _File
+    _file: StoredFile
     _offset: int
 
     @property
@@ -83,9 +88,24 @@ class Stored:
         self._file.read(target, self._offset)
 
 
+@dataclass(frozen=True)
+class Span:
+    """Bytes in a file, which must stay as it is: the data of an array in C order, little-endian."""
+
+    file: StoredFile
+    offset: int
+    length: int
+
+    def typed(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Stored:
+        """The array, which has as many bytes."""
+        found = Stored(tuple(shape), dtype.newbyteorder("<"), self.file, self.offset)
+        assert found.nbytes == self.length
+        return found
+
+
 def find_stored(path: str | os.PathLike[str]) -> dict[str, Stored]:
     """The arrays of a .safetensors file, whose header the library has checked, that are of a type of NumPy's."""
-    file = _File(path)
+    file = StoredFile(path)
     length = np.empty(1, "<u8")
     file.read(length.view(np.uint8), 0)
     start = 8 + int(length[0])

@@ -258,11 +258,14 @@ class Builder:
     def param(
         self,
         name: str,
-        array: Array | Callable[[np.random.Generator], Array],
+        array: Array | Stored | Callable[[np.random.Generator], Array],
         type: TensorType | None = None,
         trainable: bool = True,
     ) -> Value:
         """Add a parameter. An initialiser `array(rng)` needs `type` and runs only when the data is used."""
+        if isinstance(array, Stored):
+            value = self._value(name, TensorType(DType.of(array.dtype), array.shape), f"parameter '{name}'")
+            return self._own(Param(value, array, trainable))
         if callable(array):
             if type is None:
                 raise ShapeError(f"parameter '{name}': an initialiser needs the parameter's type")

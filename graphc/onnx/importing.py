@@ -20,12 +20,14 @@ from graphc.onnx.import_ops import FOLDERS, HANDLERS, Handler, fold_node
 from graphc.onnx.import_ops.folding import FOLDED_IN_ALL, folded_elements
 from graphc.onnx.import_ops.shapes import FOLDED_ELEMENTS
 from graphc.onnx.inlining import Inliner, key_of
+from graphc.onnx.lifting import lift_data
 from graphc.onnx.names import Names, clean, one_line, rename_all
 from graphc.onnx.ordering import describe, read_names, sort_nodes
 from graphc.onnx.reader import NodeReader
 from graphc.onnx.scope import Constant, Mask, Operand, Scope
 from graphc.onnx.signature import read_input_types
-from graphc.onnx.tensors import CONSTANT, DTYPES, PRODUCER, RENAMED, check_size, read_tensor
+from graphc.onnx.tensors import CONSTANT, DTYPES, PRODUCER, RENAMED, check_size, open_tensor
+from graphc.stored import Span, StoredFile
 
 OLDEST_OPSET = 7  # where broadcasting got NumPy's rules; older files are raised to it by onnx's version converter
 LARGEST_FILE = 2**31 - 1  # bytes: protobuf's own limit
@@ -41,39 +43,48 @@ def load(path: str | os.PathLike[str]) -> Graph:
 
     ValueDependentError if shapes depend on the values of inputs: `graphc.compile(path)` compiles for those of a call.
     FileError if it cannot be read or is no ONNX model, UnsupportedError with everything that graphc cannot do,
-    GraphError or ShapeError if the model is not well formed. External data must lie in the model's folder.
+    GraphError or ShapeError if the model is not well formed. External data must lie in the model's folder. Large
+    weights are read whenever they are used: the files may be removed or replaced, but must not be written to.
     """
     file = Path(path)
-    return _import(read_model(file), file.name, None, file.parent, {})
+    model, lifted = read_model(file)
+    return _import(model, file.name, None, file.parent, {}, lifted)
 
 
-def read_model(file: Path) -> ModelProto:
-    """The model in a file; FileError if there is none."""
+def read_model(file: Path) -> tuple[ModelProto, Mapping[str, Span]]:
+    """The model in a file, without the data of large initialisers, and where these lie; FileError if there is none."""
     model = ModelProto()
     if file.is_file() and (size := file.stat().st_size) > LARGEST_FILE:
         raise FileError(f"{file.name}: expected at most {LARGEST_FILE} bytes, got {size}; weights may lie beside it")
     try:
-        # np.fromfile takes half the time of read_bytes, but wants a file whose size is known
-        data = np.fromfile(file, np.uint8).data if file.is_file() else memoryview(file.read_bytes())
+        data, lifted = lift_data(StoredFile(file)) if file.is_file() else (file.read_bytes(), {})
     except OSError as error:
         raise FileError(f"{file.name}: {error.strerror or error}") from None
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise FileError(f"{file.name}: not an ONNX model: {find_damage(data) or error}") from None
+        where = find_damage(memoryview(file.read_bytes() if lifted else data))
+        raise FileError(f"{file.name}: not an ONNX model: {where or error}") from None
     if not model.HasField("graph"):
         raise FileError(f"{file.name}: not an ONNX model: it has no graph")
-    return model
+    if lifted and _written_opset(model) < OLDEST_OPSET:  # the version converter wants all data
+        return ModelProto.FromString(file.read_bytes()), {}
+    return model, lifted
 
 
 def from_model(
-    model: ModelProto, name: str | None = None, folder: Path | None = None, known: Mapping[str, Array] | None = None
+    model: ModelProto,
+    name: str | None = None,
+    folder: Path | None = None,
+    known: Mapping[str, Array] | None = None,
+    lifted: Mapping[str, Span] | None = None,
 ) -> Graph:
     """Like `load`, from a model in memory; `folder` is where its external data lies, `name` replaces its name.
 
-    The inputs in `known` are these constants, and no inputs of the graph.
+    The inputs in `known` are these constants, and no inputs of the graph. The data of the initialisers in `lifted` lie
+    in a file.
     """
-    return _import(model, name or _read_name(model), name, folder, known or {})
+    return _import(model, name or _read_name(model), name, folder, known or {}, lifted or {})
 
 
 def _read_name(model: ModelProto) -> str:
@@ -84,15 +95,22 @@ def _read_name(model: ModelProto) -> str:
 
 def read_inputs(model: ModelProto) -> tuple[tuple[str, TensorType], ...]:
     """The inputs of a model that can be imported: names as in its graph, and types."""
-    importer = _Import(model, "model", None, {})
+    importer = _Import(model, "model", None, {}, {})
     types = read_input_types(importer.inputs)
     return tuple((importer.labels[v.name], type) for v, type in zip(importer.inputs, types, strict=True))
 
 
-def _import(model: ModelProto, label: str, name: str | None, folder: Path | None, known: Mapping[str, Array]) -> Graph:
+def _import(
+    model: ModelProto,
+    label: str,
+    name: str | None,
+    folder: Path | None,
+    known: Mapping[str, Array],
+    lifted: Mapping[str, Span],
+) -> Graph:
     label = one_line(label)
     try:
-        importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder, known)
+        importer = _Import(model, clean(name or model.graph.name or Path(label).stem), folder, known, lifted)
         graph = importer.read()
     except GraphcError as error:
         raise type(error)(one_line(f"{label}: {error}")) from None
@@ -183,11 +201,13 @@ def _check_attributes(node: NodeProto) -> None:
 class _Import:
     """One model on its way to a graph; `problems` collects what graphc cannot do."""
 
-    def __init__(self, model: ModelProto, name: str, folder: Path | None, known: Mapping[str, Array]) -> None:
+    def __init__(
+        self, model: ModelProto, name: str, folder: Path | None, known: Mapping[str, Array], lifted: Mapping[str, Span]
+    ) -> None:
         written = _written_opset(model)
         model = _raise_opset(model, written)
         opset, graph = _read_opset(model), model.graph
-        self.graph, self.known, self.problems = graph, known, list[str]()
+        self.graph, self.known, self.lifted, self.problems = graph, known, lifted, list[str]()
         self.needed: set[str] = set()  # inputs whose values would solve problems
         self.only_values = True  # whether they would solve all
         self.read_bytes = self.folded = 0  # bytes of initialisers so far, elements of folded results
@@ -298,11 +318,11 @@ class _Import:
         if name in self.tensors and name not in self.scope.operands:
             tensor = self.tensors[name]
             self.scope.element_types[name] = tensor.data_type
-            array = read_tensor(tensor, self.scope.folder, self.read_bytes)
-            self.read_bytes += array.nbytes
+            data = open_tensor(tensor, self.scope.folder, self.read_bytes, self.lifted.get(name))
+            self.read_bytes += data.nbytes
             # a single number is a factor or a bound; what training changes has at least one dim
-            trainable = tensor.doc_string != CONSTANT and array.dtype.kind == "f" and array.ndim > 0
-            self.scope.define(name, Constant(self.scope.names[name], array, trainable))
+            trainable = tensor.doc_string != CONSTANT and data.dtype.kind == "f" and len(data.shape) > 0
+            self.scope.define(name, Constant(self.scope.names[name], data, trainable))
 
     def _find_value(self, name: str) -> Operand | None:
         self._read_initializer(name)

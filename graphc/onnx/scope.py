@@ -13,6 +13,7 @@ from graphc.onnx.sizes import Ratio
 from graphc.ops.elementwise import Fused
 from graphc.ops.reduce import Sum
 from graphc.ops.shape import Concat, Expand, Reshape
+from graphc.stored import Stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +25,24 @@ class Constant:
     """
 
     name: str
-    array: Array
+    data: Array | Stored
     trainable: bool = False
     symbolic: DType | None = None
 
     @property
+    def array(self) -> Array:
+        """The data; those of a large initialiser are read each time."""
+        return self.data.read().astype(self.dtype.numpy, copy=False) if isinstance(self.data, Stored) else self.data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The dims."""
+        return self.data.shape
+
+    @property
     def dtype(self) -> DType:
         """The tensor's element type."""
-        return self.symbolic or DType.of(self.array.dtype)
+        return self.symbolic or DType.of(self.data.dtype)
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Scope:
             if constant.symbolic:
                 self._made[constant.name] = self._measure(constant, constant.symbolic)
             else:
-                value = self.builder.param(constant.name, constant.array, trainable=constant.trainable)
+                value = self.builder.param(constant.name, constant.data, trainable=constant.trainable)
                 self._made[constant.name] = value
         return self._made[constant.name]
 
@@ -96,7 +107,7 @@ class Scope:
         stem = constant.name
         numbers = [self._measure_number(Ratio.of(x), dtype, stem) for x in constant.array.reshape(-1)]
         joined = numbers[0] if len(numbers) == 1 else self.step(Concat(0), *numbers, stem=stem)
-        return self.step(Reshape(constant.array.shape), joined, stem=stem)
+        return self.step(Reshape(constant.shape), joined, stem=stem)
 
     def _measure_number(self, x: Ratio, dtype: DType, stem: str) -> Value:
         """A number of a run as dtype[1]."""

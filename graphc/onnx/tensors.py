@@ -1,8 +1,10 @@
 """TensorProto to NumPy and back, with every length checked before anything is read."""
 
 import math
+import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
@@ -12,6 +14,7 @@ from graphc.errors import FileError, GraphError, UnsupportedError
 from graphc.ir import Array, DimLike, DType, dims
 from graphc.onnx.small import HELD, hold
 from graphc.settings import MOST_BYTES, most_bytes
+from graphc.stored import LARGE, Span, Stored, StoredFile
 
 DTYPES: dict[int, DType] = {
     TensorProto.FLOAT: DType.F32,
@@ -51,19 +54,26 @@ def read_dtype(number: int) -> DType:
     return HELD[number] if number in HELD else DTYPES[number]
 
 
+def open_tensor(tensor: TensorProto, folder: Path | None, taken: int, lifted: Span | None) -> Array | Stored:
+    """As `read_tensor`; the data of a large one stay where they are: in the model's file, if they were `lifted`, or
+    beside it."""
+    dtype = _check_tensor(tensor, taken)
+    if lifted is not None:
+        _check_count(tensor, dtype, math.prod(tensor.dims) * dtype.size, "bytes", lifted.length)
+        return lifted.typed(tensor.dims, dtype.numpy)
+    if tensor.data_location == TensorProto.EXTERNAL and tensor.data_type not in HELD and not dtype.is_half:
+        beside = _find_external(tensor, folder, math.prod(tensor.dims) * dtype.size)
+        if beside is not None:
+            return beside.typed(tensor.dims, dtype.numpy)
+    return read_tensor(tensor, folder, taken)
+
+
 def read_tensor(tensor: TensorProto, folder: Path | None, taken: int = 0) -> Array:
     """The data as a writable array, f16 and bf16 as float32, smaller formats as what holds them.
 
     External data must lie in `folder`, the model's own. `taken` bytes of GRAPHC_MOST_BYTES are in use already.
     """
-    where = f"tensor '{tensor.name}'"
-    try:
-        dtype = read_dtype(tensor.data_type)
-    except UnsupportedError as error:
-        raise UnsupportedError(f"{where} has {error}") from None
-    if min(tensor.dims, default=0) < 0 or tensor.HasField("segment"):
-        raise GraphError(f"{where}: expected a whole tensor with dims of at least 0, got {list(tensor.dims)}")
-    check_size(where, tensor.dims, dtype, taken)
+    dtype = _check_tensor(tensor, taken)
     if tensor.data_location == TensorProto.EXTERNAL:
         tensor = _load_external(tensor, folder, math.prod(tensor.dims) * dtype.size)
     if tensor.data_type in HELD:
@@ -81,12 +91,29 @@ def read_tensor(tensor: TensorProto, folder: Path | None, taken: int = 0) -> Arr
             DType.U64: tensor.uint64_data,
         }
         got = len(fields.get(dtype, tensor.int32_data))  # which holds every smaller type
-    if got != count:
-        shape = ",".join(map(str, tensor.dims))
-        raise GraphError(f"{where}: expected {count} {unit} for {dtype.value}[{shape}], got {got}")
+    _check_count(tensor, dtype, count, unit, got)
     if raw is not None and not dtype.is_half:
         return np.array(np.frombuffer(raw, dtype.numpy.newbyteorder("<")), dtype.numpy).reshape(tensor.dims)
     return np.array(numpy_helper.to_array(tensor), (DType.F32 if dtype.is_half else dtype).numpy)
+
+
+def _check_tensor(tensor: TensorProto, taken: int) -> DType:
+    """What holds its elements. Errors: UnsupportedError, GraphError."""
+    where = f"tensor '{tensor.name}'"
+    try:
+        dtype = read_dtype(tensor.data_type)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{where} has {error}") from None
+    if min(tensor.dims, default=0) < 0 or tensor.HasField("segment"):
+        raise GraphError(f"{where}: expected a whole tensor with dims of at least 0, got {list(tensor.dims)}")
+    check_size(where, tensor.dims, dtype, taken)
+    return dtype
+
+
+def _check_count(tensor: TensorProto, dtype: DType, count: int, unit: str, got: int) -> None:
+    if got != count:
+        shape = ",".join(map(str, tensor.dims))
+        raise GraphError(f"tensor '{tensor.name}': expected {count} {unit} for {dtype.value}[{shape}], got {got}")
 
 
 def check_size(where: str, shape: Sequence[DimLike], dtype: DType, taken: int = 0) -> None:
@@ -134,6 +161,43 @@ def _load_external(tensor: TensorProto, folder: Path | None, limit: int) -> Tens
     except (checker.ValidationError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: a name too long
         raise FileError(f"{where}: {' '.join(str(error).split())}") from None
     return loaded
+
+
+def _find_external(tensor: TensorProto, folder: Path | None, size: int) -> Span | None:
+    """Where the `size` bytes of data lie beside the model, if they are many; None if `_load_external` must look."""
+    entries = {e.key: e.value for e in tensor.external_data}
+    location, offset, length = (entries.get(key, "") for key in ("location", "offset", "length"))
+    plain = len(entries) == len(tensor.external_data) and entries.keys() <= EXTERNAL_KEYS and location.isprintable()
+    if folder is None or size < LARGE or not plain or not (offset or "0").isdecimal() or length != str(size):
+        return None
+    try:
+        file = StoredFile(folder / location, open_inside(folder, location))
+    except OSError:
+        return None
+    span = Span(file, int(offset or "0"), size)
+    return span if span.offset + size <= file.size else None
+
+
+def open_inside(folder: Path, location: str) -> int:
+    """A descriptor of the regular file at this path in the folder, which no link leads to. Errors: OSError."""
+    *folders, name = PurePosixPath(location).parts or ("",)
+    if any(part in ("..", "/", "") for part in (*folders, name)):
+        raise FileNotFoundError(location)
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            os.close(directory)
+            directory = inner
+        # not to wait at a pipe
+        found = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    finally:
+        os.close(directory)
+    about = os.fstat(found)
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+        os.close(found)
+        raise FileNotFoundError(location)
+    return found
 
 
 def _check_length(where: str, path: Path, limit: int, entries: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
 """ONNX's elementwise ops."""
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
@@ -144,7 +145,7 @@ def read_sign(n: NodeReader) -> None:
 def read_greater(n: NodeReader) -> None:
     """Greater; than a number, it waits for a Cast that makes it a hard threshold."""
     x, number = n.value(0), n.constant(1)
-    if number is None or number.array.size != 1 or number.array.ndim > x.type.rank or not n.used_outputs:
+    if number is None or prod(number.shape) != 1 or len(number.shape) > x.type.rank or not n.used_outputs:
         return n.emit(elementwise.Fused("gt(x0, x1)"), x, n.value(1))
     return n.bind(Mask(n.name, n.scope.names[n.outputs[0]], x, n.scalar(1, "the threshold")))
 

@@ -27,16 +27,16 @@ def read_gemm(n: NodeReader) -> None:
     b = n.constant(1)
     if b is None:
         return _emit_product(n, a, transposed, alpha, beta if has_c else 0.0)
-    if b.array.ndim != 2:
-        raise ShapeError(f"B must be a matrix, got shape {list(b.array.shape)}")
+    if len(b.shape) != 2:
+        raise ShapeError(f"B must be a matrix, got shape {list(b.shape)}")
     weight = _fold_weight(n, alpha, transposed)
     features, _ = weight.type.static_shape()
     c = n.constant(2) if has_c else None
     if not has_c:
         return n.emit(Linear(bias=False), a, weight)
-    if c is None or c.array.shape not in ((features,), (1, features), (1,), (1, 1), ()):
+    if c is None or c.shape not in ((features,), (1, features), (1,), (1, 1), ()):
         return _emit_sum(n, n.step(Linear(bias=False), a, weight), beta)
-    if c.array.shape == (features,) and beta == 1:
+    if c.shape == (features,) and beta == 1:
         return n.emit(Linear(), a, weight, n.value(2))
     suffix = "row" if beta == 1 else f"row*{beta}"
     bias = n.derive(2, suffix, lambda x: np.broadcast_to(x.reshape(-1) * x.dtype.type(beta), (features,)))

@@ -195,7 +195,7 @@ def read_center_crop_pad(n: NodeReader) -> None:
 def read_shape(n: NodeReader) -> None:
     """Shape: of `start` to `end`, known now but for the symbols."""
     x = n.operand(0)
-    shape = x.array.shape if isinstance(x, Constant) else n.value(0).type.shape
+    shape = x.shape if isinstance(x, Constant) else n.value(0).type.shape
     start, end = n.integer("start", 0), n.integer("end", len(shape))
     n.fold(np.array(shape, object)[start:end])
 

@@ -69,7 +69,7 @@ def read_space_to_depth(n: NodeReader) -> None:
 def read_size(n: NodeReader) -> None:
     """Size: the number of elements, known now but for the symbols."""
     x = n.operand(0)
-    shape = x.array.shape if isinstance(x, Constant) else n.value(0).type.shape
+    shape = x.shape if isinstance(x, Constant) else n.value(0).type.shape
     count = np.empty((), object)
     count[()] = dims.product(shape)
     n.fold(count)
