@@ -4,7 +4,7 @@ import ctypes
 import gc
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache as cached
 from importlib import resources
@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from graphc.codegen.compiling import HelperError, Helpers, compile_part, optimize_text
 from graphc.codegen.module import NetworkModule
 from graphc.codegen.plan import Plan
-from graphc.codegen.target import Target, base_machine, load_llvm
+from graphc.codegen.target import Target, base_machine
 from graphc.errors import GraphcError
 from graphc.runtime import cache
 from graphc.runtime.host import llvm_build
 from graphc.runtime.jit import JitCode, make_network
 from graphc.runtime.network import Network
-from graphc.settings import dump_folder
+from graphc.settings import dump_folder, num_compilers
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
 SYMBOL = "net"  # what the functions of a network in this process are called
+MANY_KERNELS = 10  # functions, from which on to start processes that compile them pays
 MUCH_TEXT = 2 << 20  # bytes of LLVM IR: LeNet-5 has 9 MB, a layer 0.5; to look for garbage takes up to 0.2 s each time
 Plans = Sequence[tuple[Plan, Target]]  # of one graph, for each CPU level
 
@@ -58,7 +60,7 @@ def emit_module(
     """The optimised LLVM module of a network's plans; an artefact's has a header, that of its weights."""
     built = _build_module(plans, symbol, metadata, header, embed, profile)
     machine = base_machine(plans[0][1].triple)
-    module = _optimized(built.text(*_runtime_texts(plans, header)), machine, built.nests)
+    module = optimize_text(built.text(*_runtime_texts(plans, header)), machine, built.nests)
     lowered = Lowered(symbol, plans, module, machine)
     if folder := dump_folder():
         dump_code(lowered, folder)
@@ -68,20 +70,42 @@ def emit_module(
 def emit_objects(plans: Plans, symbol: str, metadata: str) -> list[bytes]:
     """The same code as object files, each of some functions.
 
-    LLVM has one in memory at a time, and nothing else is there then but texts: all at once took 30 MB more.
+    Those of a large network are compiled in processes of their own. LLVM has one in memory at a time, and nothing else
+    is there then but texts: all at once took 30 MB more.
     """
-    built = _build_module(plans, symbol, metadata)
-    nests, parts = built.nests, built.parts(*_runtime_texts(plans))
-    del built
-    much = sum(map(len, parts)) > MUCH_TEXT
-    if much:
-        _return_memory()
-    machine, objects = base_machine(plans[0][1].triple), []
-    while parts:  # the kernels first, which the rest calls
-        objects.append(bytes(machine.emit_object(_optimized(parts.pop(), machine, nests))))
-    if much:
-        _return_memory()
-    return objects
+    helpers = _start_helpers(plans)
+    try:
+        built = _build_module(plans, symbol, metadata)
+        nests, parts = built.nests, built.parts(*_runtime_texts(plans))
+        parts.reverse()  # the kernels first, which the rest calls
+        del built
+        much = sum(map(len, parts)) > MUCH_TEXT
+        if much:
+            _return_memory()
+        with suppress(HelperError):  # if something is wrong with the code, it is told here
+            if helpers:
+                return helpers.compile(parts, nests)
+        machine, objects = base_machine(plans[0][1].triple), []
+        while parts:
+            objects.append(compile_part(parts.pop(0), machine, nests))
+        if much:
+            _return_memory()
+        return objects
+    finally:
+        if helpers:
+            helpers.close()
+
+
+def _start_helpers(plans: Plans) -> Helpers | None:
+    """Processes that will compile these plans; None if this one shall."""
+    kernels = sum(len({step.kernel.key for step in (*plan.setup, *plan.steps)}) for plan, _ in plans)
+    count = num_compilers()
+    if count == 0 or kernels < MANY_KERNELS:
+        return None
+    try:
+        return Helpers(plans[0][1].triple, count)
+    except HelperError:
+        return None
 
 
 def _build_module(
@@ -96,16 +120,6 @@ def _runtime_texts(plans: Plans, header: bytes = b"") -> Iterator[str]:
     own = () if header else ("in_process.ll",)
     for name in ("pool.ll", "levels.ll", cpuid, "buffers.ll", "api.ll", "calls.ll", *own):
         yield resources.files("graphc.runtime").joinpath(name).read_text()
-
-
-def _optimized(text: str, machine: "llvm.TargetMachine", nests: set[str]) -> "llvm.ModuleRef":
-    from graphc.codegen.optimizing import optimize_code  # LLVM's library comes with it
-
-    llvm = load_llvm()
-    module = llvm.parse_assembly(text, llvm.create_context())  # what all share keeps types and constants for ever
-    module.verify()
-    optimize_code(module, machine, nests)
-    return module
 
 
 @contextmanager

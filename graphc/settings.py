@@ -43,6 +43,11 @@ STOP_AFTER = Setting("GRAPHC_STOP_AFTER", "an integer of at least 0", "runs only
 NUM_THREADS = Setting(
     "GRAPHC_NUM_THREADS", "an integer from 1 to 1024", "threads of a run; by default every CPU the process may use"
 )
+COMPILERS = Setting(
+    "GRAPHC_COMPILERS",
+    "an integer from 0 to 64",
+    "processes that compile the parts of a large network; 0: none but this one; by default one for each CPU, up to 8",
+)
 MOST_THREADS = 1024  # what a pool takes: more is a mistake, or a machine whose other threads would only wait
 CC = Setting("CC", "a C compiler's command", "links artefacts; by default the first of cc, gcc and clang")
 CPU = Setting(
@@ -73,7 +78,19 @@ MOST_NESTED = Setting(
     "how many bodies in a model file may lie in each other; by default 40",
 )
 XDG_CACHE_HOME = Setting("XDG_CACHE_HOME", "an absolute path", "the user's cache folder; by default ~/.cache")
-SETTINGS = (DUMP, STOP_AFTER, NUM_THREADS, CC, CPU, CACHE, MOST_BYTES, MOST_NODES, MOST_NESTED, XDG_CACHE_HOME)
+SETTINGS = (
+    DUMP,
+    STOP_AFTER,
+    NUM_THREADS,
+    COMPILERS,
+    CC,
+    CPU,
+    CACHE,
+    MOST_BYTES,
+    MOST_NODES,
+    MOST_NESTED,
+    XDG_CACHE_HOME,
+)
 
 
 def dump_folder() -> Path | None:
@@ -96,6 +113,12 @@ def stop_after() -> int | None:
 def num_threads() -> int:
     """How many threads a run uses: GRAPHC_NUM_THREADS, or the CPUs that this process may use."""
     return NUM_THREADS.integer(1, MOST_THREADS) or min(len(os.sched_getaffinity(0)), MOST_THREADS)
+
+
+def num_compilers() -> int:
+    """How many processes compile a large network, beside this one: GRAPHC_COMPILERS, or as the CPUs allow."""
+    found = COMPILERS.integer(0, 64)
+    return min(len(os.sched_getaffinity(0)), 8) if found is None else found
 
 
 def most_bytes() -> int:

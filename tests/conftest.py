@@ -21,6 +21,7 @@ settings.register_profile(
     "deep", deadline=None, max_examples=5000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 os.environ["GRAPHC_CACHE"] = "off"  # tests compile what they test, and leave the user's folder alone
+os.environ["GRAPHC_COMPILERS"] = "0"  # and keep all CPUs busy already
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

@@ -1,9 +1,11 @@
 """LLVM's passes over a network's module: all of them for loop nests, a few for kernels that are written as they run."""
 
+from collections.abc import Collection
+
 import llvmlite.binding as llvm
 
 
-def optimize_code(module: llvm.ModuleRef, machine: llvm.TargetMachine, nests: set[str]) -> None:
+def optimize_code(module: llvm.ModuleRef, machine: llvm.TargetMachine, nests: Collection[str]) -> None:
     """Optimise every function in place; `nests` names those that loop nests became.
 
     They are written plainly and want what LLVM has: without it a transposed convolution takes 30 % longer. All other
