@@ -4,7 +4,7 @@ import ctypes
 import gc
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache as cached
 from importlib import resources
@@ -73,8 +73,7 @@ def emit_objects(plans: Plans, symbol: str, metadata: str) -> list[bytes]:
     Those of a large network are compiled in processes of their own. LLVM has one in memory at a time, and nothing else
     is there then but texts: all at once took 30 MB more.
     """
-    helpers = _start_helpers(plans)
-    try:
+    with _start_helpers(plans) as helpers:
         built = _build_module(plans, symbol, metadata)
         nests, parts = built.nests, built.parts(*_runtime_texts(plans))
         parts.reverse()  # the kernels first, which the rest calls
@@ -82,30 +81,27 @@ def emit_objects(plans: Plans, symbol: str, metadata: str) -> list[bytes]:
         much = sum(map(len, parts)) > MUCH_TEXT
         if much:
             _return_memory()
-        with suppress(HelperError):  # if something is wrong with the code, it is told here
-            if helpers:
-                return helpers.compile(parts, nests)
-        machine, objects = base_machine(plans[0][1].triple), []
-        while parts:
-            objects.append(compile_part(parts.pop(0), machine, nests))
-        if much:
-            _return_memory()
-        return objects
-    finally:
         if helpers:
-            helpers.close()
+            with suppress(HelperError):  # if something is wrong with the code, it is told below
+                return helpers.compile(parts, nests)
+    machine, objects = base_machine(plans[0][1].triple), []
+    while parts:
+        objects.append(compile_part(parts.pop(0), machine, nests))
+    if much:
+        _return_memory()
+    return objects
 
 
-def _start_helpers(plans: Plans) -> Helpers | None:
+def _start_helpers(plans: Plans) -> AbstractContextManager[Helpers | None]:
     """Processes that will compile these plans; None if this one shall."""
     kernels = sum(len({step.kernel.key for step in (*plan.setup, *plan.steps)}) for plan, _ in plans)
     count = num_compilers()
     if count == 0 or kernels < MANY_KERNELS:
-        return None
+        return nullcontext()
     try:
-        return Helpers(plans[0][1].triple, count)
+        return closing(Helpers(plans[0][1].triple, count))
     except HelperError:
-        return None
+        return nullcontext()
 
 
 def _build_module(

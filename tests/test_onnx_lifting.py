@@ -62,6 +62,12 @@ def test_they_are_read_when_they_are_used(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(graph.params["w"].array, W)
 
 
+def test_a_file_beside_is_opened_once(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    graph = graphc.load(write(tmp_path, outside=True))
+    assert stays(graph, "w") and len(os.listdir("/proc/self/fd")) == before + 1
+
+
 def test_no_large_data_are_in_the_model(tmp_path: Path) -> None:
     path = write(tmp_path)
     model, lifted = read_model(path)

@@ -208,6 +208,7 @@ class _Import:
         model = _raise_opset(model, written)
         opset, graph = _read_opset(model), model.graph
         self.graph, self.known, self.lifted, self.problems = graph, known, lifted, list[str]()
+        self.beside: dict[str, StoredFile] = {}  # files of data, by their paths
         self.needed: set[str] = set()  # inputs whose values would solve problems
         self.only_values = True  # whether they would solve all
         self.read_bytes = self.folded = 0  # bytes of initialisers so far, elements of folded results
@@ -318,7 +319,7 @@ class _Import:
         if name in self.tensors and name not in self.scope.operands:
             tensor = self.tensors[name]
             self.scope.element_types[name] = tensor.data_type
-            data = open_tensor(tensor, self.scope.folder, self.read_bytes, self.lifted.get(name))
+            data = open_tensor(tensor, self.scope.folder, self.read_bytes, self.lifted.get(name), self.beside)
             self.read_bytes += data.nbytes
             # a single number is a factor or a bound; what training changes has at least one dim
             trainable = tensor.doc_string != CONSTANT and data.dtype.kind == "f" and len(data.shape) > 0

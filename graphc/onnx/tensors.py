@@ -54,17 +54,22 @@ def read_dtype(number: int) -> DType:
     return HELD[number] if number in HELD else DTYPES[number]
 
 
-def open_tensor(tensor: TensorProto, folder: Path | None, taken: int, lifted: Span | None) -> Array | Stored:
-    """As `read_tensor`; the data of a large one stay where they are: in the model's file, if they were `lifted`, or
-    beside it."""
+def open_tensor(
+    tensor: TensorProto, folder: Path | None, taken: int, lifted: Span | None, beside: dict[str, StoredFile]
+) -> Array | Stored:
+    """As `read_tensor`; the data of a large one stay where they are.
+
+    That is the model's file, if they were `lifted`, or one beside it; of those the open ones, by their paths, are in
+    `beside`.
+    """
     dtype = _check_tensor(tensor, taken)
     if lifted is not None:
         _check_count(tensor, dtype, math.prod(tensor.dims) * dtype.size, "bytes", lifted.length)
         return lifted.typed(tensor.dims, dtype.numpy)
     if tensor.data_location == TensorProto.EXTERNAL and tensor.data_type not in HELD and not dtype.is_half:
-        beside = _find_external(tensor, folder, math.prod(tensor.dims) * dtype.size)
-        if beside is not None:
-            return beside.typed(tensor.dims, dtype.numpy)
+        found = _find_external(tensor, folder, math.prod(tensor.dims) * dtype.size, beside)
+        if found is not None:
+            return found.typed(tensor.dims, dtype.numpy)
     return read_tensor(tensor, folder, taken)
 
 
@@ -163,7 +168,7 @@ def _load_external(tensor: TensorProto, folder: Path | None, limit: int) -> Tens
     return loaded
 
 
-def _find_external(tensor: TensorProto, folder: Path | None, size: int) -> Span | None:
+def _find_external(tensor: TensorProto, folder: Path | None, size: int, files: dict[str, StoredFile]) -> Span | None:
     """Where the `size` bytes of data lie beside the model, if they are many; None if `_load_external` must look."""
     entries = {e.key: e.value for e in tensor.external_data}
     location, offset, length = (entries.get(key, "") for key in ("location", "offset", "length"))
@@ -171,11 +176,12 @@ def _find_external(tensor: TensorProto, folder: Path | None, size: int) -> Span 
     if folder is None or size < LARGE or not plain or not (offset or "0").isdecimal() or length != str(size):
         return None
     try:
-        file = StoredFile(folder / location, open_inside(folder, location))
+        if location not in files:
+            files[location] = StoredFile(folder / location, open_inside(folder, location))
     except OSError:
         return None
-    span = Span(file, int(offset or "0"), size)
-    return span if span.offset + size <= file.size else None
+    span = Span(files[location], int(offset or "0"), size)
+    return span if span.offset + size <= span.file.size else None
 
 
 def open_inside(folder: Path, location: str) -> int:
