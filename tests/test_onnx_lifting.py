@@ -127,6 +127,14 @@ def test_a_model_in_two_parts_is_read_whole(tmp_path: Path) -> None:
         graphc.load(path)
 
 
+@pytest.mark.parametrize("limit", ["MOST_FIELDS", "MOST_OF_TENSOR"])
+def test_a_flood_of_fields_is_left_to_protobuf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    path = write(tmp_path)
+    model = onnx.load(path)
+    monkeypatch.setattr(lifting, limit, 3)
+    assert read_model(path) == (model, {})
+
+
 def test_two_of_one_name_are_told(tmp_path: Path) -> None:
     path = write(tmp_path)
     model = onnx.load(path)

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
+from graphc.onnx.damage import FIXED
 from graphc.onnx.tensors import DTYPES
 from graphc.stored import LARGE, Span, StoredFile
 
 GRAPH, INITIALIZER = ModelProto.GRAPH_FIELD_NUMBER, GraphProto.INITIALIZER_FIELD_NUMBER
-DATA_TYPE, NAME = TensorProto.DATA_TYPE_FIELD_NUMBER, TensorProto.NAME_FIELD_NUMBER
-RAW_DATA, PLAIN = TensorProto.RAW_DATA_FIELD_NUMBER, {DATA_TYPE, NAME, TensorProto.DIMS_FIELD_NUMBER,
-                                                      TensorProto.DOC_STRING_FIELD_NUMBER}  # fmt: skip
+DIMS, DATA_TYPE = TensorProto.DIMS_FIELD_NUMBER, TensorProto.DATA_TYPE_FIELD_NUMBER
+NAME, RAW_DATA = TensorProto.NAME_FIELD_NUMBER, TensorProto.RAW_DATA_FIELD_NUMBER
+PLAIN = {DIMS, DATA_TYPE, NAME, RAW_DATA, TensorProto.DOC_STRING_FIELD_NUMBER}
 WINDOW = 2**14  # bytes that are read at once
-FIXED = {1: 8, 5: 4}  # wire type -> bytes
+MOST_FIELDS = 10**6  # looked at, a second's work: networks have thousands
+MOST_OF_TENSOR = 100
 
 
 class _OtherwiseError(Exception):
@@ -35,7 +37,7 @@ class _Field:
     value: int  # of an integer
 
 
-def lift_data(file: StoredFile) -> tuple[bytes, dict[str, Span]]:
+def lift_data(file: StoredFile) -> tuple[bytes | memoryview, dict[str, Span]]:
     """A model's file without the raw data of large initialisers, and where those lie, by their names.
 
     The whole file, and no places, where it is not as expected.
@@ -50,27 +52,26 @@ def lift_data(file: StoredFile) -> tuple[bytes, dict[str, Span]]:
 class _Walk:
     def __init__(self, file: StoredFile) -> None:
         self.found: dict[str, Span] = {}
-        self._file, self._window, self._start = file, b"", 0
+        self._file, self._window, self._start, self._looked_at = file, memoryview(b""), 0, 0
 
     def lift(self) -> bytes:
         """The model without large data."""
-        fields = list(self._fields(0, self._file.size))
-        graphs = [f for f in fields if f.number == GRAPH]
+        graphs = [f for f in self._fields(0, self._file.size) if f.number == GRAPH]
         if len(graphs) != 1:
             raise _OtherwiseError
         (graph,) = graphs
         body = self._lift_graph(graph)
-        head = self.take(0, graph.start) + _tag(GRAPH) + _varint(len(body))
-        return head + body + self.take(graph.end, self._file.size)
+        behind = self.take(graph.end, self._file.size)
+        return b"".join([self.take(0, graph.start), _tag(GRAPH), _varint(len(body)), body, behind])
 
-    def take(self, at: int, end: int) -> bytes:
+    def take(self, at: int, end: int) -> memoryview:
         """These bytes of the file."""
         target = np.empty(end - at, np.uint8)
         self._file.read(target, at)
-        return target.tobytes()
+        return target.data
 
     def _lift_graph(self, graph: _Field) -> bytes:
-        parts, copied = [], graph.content
+        parts, copied = list[bytes | memoryview](), graph.content
         for f in self._fields(graph.content, graph.end):
             if f.number != INITIALIZER or f.end - f.content < LARGE or (tensor := self._lift_tensor(f)) is None:
                 continue
@@ -80,27 +81,32 @@ class _Walk:
 
     def _lift_tensor(self, tensor: _Field) -> bytes | None:
         """The tensor without its data, whose place is noted; None if it holds them in another way."""
-        every = list(self._fields(tensor.content, tensor.end))
-        fields = {f.number: f for f in every}
-        data, number, name = (fields.get(n) for n in (RAW_DATA, DATA_TYPE, NAME))
-        counts = [f.number for f in every if f.number != TensorProto.DIMS_FIELD_NUMBER]
-        if not (data and number and name) or len(set(counts)) < len(counts) or not fields.keys() <= {RAW_DATA, *PLAIN}:
+        fields = dict[int, _Field]()
+        for count, f in enumerate(self._fields(tensor.content, tensor.end)):
+            if f.number not in PLAIN or (f.number in fields and f.number != DIMS) or count == MOST_OF_TENSOR:
+                return None
+            fields[f.number] = f
+        if not {DATA_TYPE, NAME, RAW_DATA} <= fields.keys():
             return None
+        data, number, name = (fields[n] for n in (RAW_DATA, DATA_TYPE, NAME))
         dtype = DTYPES.get(number.value)
         if data.end - data.content < LARGE or dtype is None or dtype.is_half:
             return None
         try:
-            key = self.take(name.content, name.end).decode()
+            key = str(self.take(name.content, name.end), "utf-8")
         except UnicodeDecodeError:
             raise _OtherwiseError from None
         if key in self.found:
             raise _OtherwiseError
         self.found[key] = Span(self._file, data.content, data.end - data.content)
-        return self.take(tensor.content, data.start) + self.take(data.end, tensor.end)
+        return b"".join([self.take(tensor.content, data.start), self.take(data.end, tensor.end)])
 
     def _fields(self, at: int, end: int) -> Iterator[_Field]:
         """The fields of the message that lies there."""
         while at < end:
+            self._looked_at += 1
+            if self._looked_at > MOST_FIELDS:
+                raise _OtherwiseError
             start = at
             tag, at = self._read_varint(at, end)
             value, wire = 0, tag & 7
