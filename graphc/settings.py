@@ -79,17 +79,8 @@ MOST_NESTED = Setting(
 )
 XDG_CACHE_HOME = Setting("XDG_CACHE_HOME", "an absolute path", "the user's cache folder; by default ~/.cache")
 SETTINGS = (
-    DUMP,
-    STOP_AFTER,
-    NUM_THREADS,
-    COMPILERS,
-    CC,
-    CPU,
-    CACHE,
-    MOST_BYTES,
-    MOST_NODES,
-    MOST_NESTED,
-    XDG_CACHE_HOME,
+    *(DUMP, STOP_AFTER, NUM_THREADS, COMPILERS, CC, CPU, CACHE),
+    *(MOST_BYTES, MOST_NODES, MOST_NESTED, XDG_CACHE_HOME),
 )
 
 
