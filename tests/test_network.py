@@ -1,5 +1,6 @@
 """The compiled network as a callable: what it takes, what it refuses, threads, fork, pickling."""
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.driver import compile
+from graphc.driver import compile, lower
 from graphc.errors import GraphcError, InputError
 from graphc.ir import Array, Builder, DType, Graph, TensorType, f32
 from graphc.reference import run_reference
@@ -213,6 +214,23 @@ def test_networks_come_and_go() -> None:
         del net
     gc.collect()
     assert len(os.listdir("/proc/self/task")) == before
+
+
+def test_scratch_is_zero_at_first() -> None:
+    """Lanes whose results nobody wants read it, and denormals, which used memory is full of, take 150 cycles each."""
+    net = Builder("planes")
+    graph = net.build(nn.conv2d(net.input("x", f32(1, 1, 32, 32)), 6, 5, name="conv"))
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-6, 1)  # M_PERTURB: what is allocated is full of 0xFE
+    try:
+        compiled = compile(graph, threads=2)
+    finally:
+        libc.mallopt(-6, 0)
+    plan = lower(graph, "net", "native").plan
+    scratch = 2 * max(step.kernel.scratch for step in plan.steps)
+    (own,) = (ctypes.c_void_p * 7).from_address(compiled._idle[0].value or 0)[6:]
+    assert scratch and own
+    assert ctypes.string_at(own + plan.packed_bytes, scratch) == bytes(scratch)
 
 
 def test_sizes_without_a_network_of_that_size() -> None:
