@@ -19,6 +19,7 @@ from graphc.settings import MOST_THREADS, num_threads
 
 ABI_VERSION = 4
 REMEMBERED_SHAPES = 64  # input shapes whose sizes are kept: working them out takes 10 us, as much as a small network
+_IN_PLACE = 0x101  # of ndarray.flags.num: C-contiguous and aligned
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
 # every entry point of runtime/api.ll and calls.ll that Python uses: result and arguments
@@ -90,9 +91,10 @@ class Network:
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         arrays = arrange_inputs(self.name, self.inputs, args, named)
-        _, _, shapes = self._prepare(tuple([a.shape for a in arrays]))
+        packed, sizes, shapes = self._prepare(tuple([a.shape for a in arrays]))
         results = [self._allocate(*of, shape) for of, shape in zip(self.outputs, shapes, strict=True)]
-        self._bind(arrays, results)()
+        sources, targets = self._sources(*map(_address, arrays)), self._targets(*map(_address, results))
+        self._run(self._functions["call"], (sources, packed, targets, None, 0), sizes)
         return results[0] if len(results) == 1 else tuple(results)
 
     def bind(
@@ -138,8 +140,7 @@ class Network:
         strip: tuple[Array, int] | None = None,
     ) -> Callable[[], None]:
         packed, sizes, _ = self._prepare(tuple([a.shape for a in inputs]))
-        sources = self._sources(*[a.ctypes.data for a in inputs])
-        targets = self._targets(*[a.ctypes.data for a in outputs])
+        sources, targets = self._sources(*map(_address, inputs)), self._targets(*map(_address, outputs))
         place = (None, 0) if workspace is None else (workspace.ctypes.data, workspace.nbytes)
         function, arguments = self._functions["call"], (sources, packed, targets, *place)
         if strip is None:
@@ -153,7 +154,7 @@ class Network:
         function: Callable[..., Any],
         arguments: tuple[Any, ...],
         sizes: Mapping[str, int],
-        _arrays: Sequence[Array | None],
+        _arrays: Sequence[Array | None] = (),
     ) -> None:
         """One run on the addresses of these arrays, with a handle that no other thread uses meanwhile."""
         try:
@@ -161,7 +162,8 @@ class Network:
         except IndexError:  # every handle is in use by another thread
             handle = self._new_handle()
         try:
-            self._check(function(handle, *arguments), sizes)
+            if code := function(handle, *arguments):
+                self._check(code, sizes)
         finally:
             self._idle.append(handle)
 
@@ -270,6 +272,14 @@ def _check_memory(name: str, array: Array, shape: tuple[int, ...], type: TensorT
         raise InputError(f"'{name}': expected a {wanted}, got {array.dtype}{list(array.shape)}")
 
 
+def _address(array: Array) -> int:
+    """Where its elements lie; found in a third of the time that `array.ctypes` takes, if they may be written."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]  # before Python 3.12
+    except (TypeError, ValueError, BufferError):  # they may not, there are none, or their type is no buffer's
+        return int(array.ctypes.data)
+
+
 def _destroy_all(handles: deque[ctypes.c_void_p], destroy: Callable[..., Any], _owner: object) -> None:
     """Free the handles while their code, which `_owner` keeps loaded, still exists."""
     while handles:
@@ -279,7 +289,7 @@ def _destroy_all(handles: deque[ctypes.c_void_p], destroy: Callable[..., Any], _
 def _as_array(name: str, type: TensorType, given: Any) -> Array:
     """The input as a C-contiguous array of the right dtype; InputError if it has another."""
     dtype = type.dtype.numpy
-    if given.__class__ is np.ndarray and given.dtype == dtype and given.flags.c_contiguous and given.flags.aligned:
+    if given.__class__ is np.ndarray and given.dtype == dtype and given.flags.num & _IN_PLACE == _IN_PLACE:
         return given  # what nearly all inputs are, found in a third of the time that the checks below take
     try:
         array = (
