@@ -130,7 +130,7 @@ unmap_wrong:
   ret i32 8
 create:
   %weights = getelementptr i8, ptr %m, i64 64
-  %code = call i32 @NAME_create_from_memory(ptr %out, i32 %threads, ptr %weights, i64 %weight_bytes)
+  %code = call i32 @graphc_create(ptr %out, i32 %threads, ptr %weights, i64 %weight_bytes, ptr @graphc_release)
   %ok = icmp eq i32 %code, 0
   br i1 %ok, label %keep, label %unmap
 unmap:
@@ -148,7 +148,15 @@ keep:
 ; int NAME_create_from_memory(NAME **net, int threads, const void *weights, int64_t bytes): the caller keeps the weights
 ; alive for as long as the network; null for the embedded ones
 define i32 @NAME_create_from_memory(ptr %out, i32 %threads, ptr %given, i64 %bytes) {
-  %code = call i32 @graphc_create(ptr %out, i32 %threads, ptr %given, i64 %bytes, ptr null)
+  %own = icmp eq ptr %given, null
+  br i1 %own, label %ask, label %create
+ask:
+  %free = call i1 @graphc_may_release()
+  br label %create
+create:
+  %release = phi i1 [ 0, %0 ], [ %free, %ask ]
+  %visit = select i1 %release, ptr @graphc_release, ptr null
+  %code = call i32 @graphc_create(ptr %out, i32 %threads, ptr %given, i64 %bytes, ptr %visit)
   ret i32 %code
 }
 
@@ -252,12 +260,13 @@ setup:
   ret i32 0
 }
 
-; Setup calls this before it reads weights, and after: void visit(int64_t offset, int64_t bytes, int after)
-define internal void @graphc_visit(ptr %visit, i64 %offset, i64 %bytes, i32 %after) {
+; Setup calls this before it reads weights, and after:
+; void visit(void *weights, int64_t offset, int64_t bytes, int after)
+define internal void @graphc_visit(ptr %visit, ptr %weights, i64 %offset, i64 %bytes, i32 %after) {
   %nobody = icmp eq ptr %visit, null
   br i1 %nobody, label %done, label %tell
 tell:
-  call void %visit(i64 %offset, i64 %bytes, i32 %after)
+  call void %visit(ptr %weights, i64 %offset, i64 %bytes, i32 %after)
   br label %done
 done:
   ret void

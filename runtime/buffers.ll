@@ -1,8 +1,9 @@
 ; The buffers that a run is given: they must be there, aligned, and apart, for so the code of kernels takes its operands;
-; and the memory that a network takes itself. The head of runtime/api.ll tells what the constants and the table are,
+; the memory that a network takes itself, and that of weights which it has read. The head of runtime/api.ll tells what the constants and the table are,
 ; graphc/codegen/level.py what a frame is.
 
 declare i32 @madvise(ptr, i64, i32)
+declare i32 @getpagesize()
 
 ; Memory aligned to 64 bytes, or null. It lies on huge pages where it fills some and the system grants them: then fewer
 ; addresses are looked up, and what is cut to the size of a cache fits it. On pages of 4 KiB, which lie anywhere, some
@@ -20,6 +21,49 @@ advise:
   br label %end
 end:
   ret ptr %p
+}
+
+; A visit (see @graphc_visit) to weights that are mapped from a file: once they have been packed, their pages are given
+; back to the system, and read from the file if they are wanted again. Until then, they counted as this process's.
+define internal void @graphc_release(ptr %weights, i64 %offset, i64 %bytes, i32 %after) {
+  %start = getelementptr i8, ptr %weights, i64 %offset
+  %begin = ptrtoint ptr %start to i64
+  %end = add i64 %begin, %bytes
+  %up = add i64 %begin, 4095
+  %first = and i64 %up, -4096                                                ; whole pages: the others hold more
+  %last = and i64 %end, -4096
+  %some = icmp ult i64 %first, %last
+  %done = icmp ne i32 %after, 0
+  %release = and i1 %some, %done
+  br i1 %release, label %give, label %return
+give:
+  %page = inttoptr i64 %first to ptr
+  %size = sub i64 %last, %first
+  call i32 @madvise(ptr %page, i64 %size, i32 4)                             ; MADV_DONTNEED
+  br label %return
+return:
+  ret void
+}
+
+; Whether embedded weights are mapped from a file. Where something has copied this code to memory, as what unpacks
+; compressed executables does, pages that are given back would come again as zeros. So that is tried on a page of
+; which nothing is wanted but to know.
+@graphc_spare_page = internal constant { i8, [4095 x i8] } { i8 1, [4095 x i8] zeroinitializer }, align 4096
+
+define internal i1 @graphc_may_release() {
+  %bytes = call i32 @getpagesize()
+  %fits = icmp eq i32 %bytes, 4096
+  %before = load volatile i8, ptr @graphc_spare_page
+  %present = icmp ne i8 %before, 0
+  %try = and i1 %fits, %present
+  br i1 %try, label %give, label %no
+give:
+  %code = call i32 @madvise(ptr @graphc_spare_page, i64 4096, i32 4)         ; MADV_DONTNEED
+  %after = load volatile i8, ptr @graphc_spare_page
+  %again = icmp ne i8 %after, 0
+  ret i1 %again
+no:
+  ret i1 0
 }
 
 ; Copies `count` addresses; false if one is null or not a multiple of its element's size (the mask plus 1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.codegen.plan import Plan
 
-Visit = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int)
+Visit = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int)
 CREATE_VISITING = (  # of runtime/in_process.ll: result and arguments
     ctypes.c_int,
     (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, Visit),
@@ -53,7 +53,7 @@ class LentWeights:
         """
         errors: list[BaseException] = []
 
-        def visit(offset: int, size: int, after: int) -> None:
+        def visit(_: int, offset: int, size: int, after: int) -> None:
             if offset in self._kept or errors:
                 return
             try:

@@ -16,6 +16,7 @@ from test_random_graphs import check as check_network
 
 from graphc import nn, ops
 from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.kernels.product_operands import LEAST_SHORTENED
 from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_rows import WinogradRows
 from graphc.codegen.kernels.winograd_shape import FORMS
@@ -31,6 +32,7 @@ FAMILIES = (
     *("conv_dense", "conv_blocked", "conv_pointwise", "conv_phases", "conv_planes", "nest_taps"),
     *("window_conv", "window_max", "window_average"),
     *("window_phases", "winograd", "winograd_phases", "winograd_rows", "winograd_weights", "pack_weights", "product"),
+    "shorten_weights",
     *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
     *("dense_to_blocks", "blocks_to_dense", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
 )
@@ -210,6 +212,9 @@ def products(draw: st.DrawFn) -> Problem:
     c, k, m = draw(lengths), draw(lengths), draw(lengths)
     if draw(st.booleans()):
         bias, lead = draw(st.booleans()), draw(st.sampled_from([(N,), (N, H), (H, W)]))
+        if draw(st.booleans()):  # so many weights that they are kept in 24 bits
+            c = draw(st.integers(41, 1000))
+            k = LEAST_SHORTENED // c + draw(st.integers(1, 40))
         operands = [Input(f32(*lead, c)), weight(k, c), *([weight(k)] if bias else [])]
         return Problem(ops.Linear(bias), tuple(operands), SUMS)
     turn_a, turn_b = draw(st.booleans()), draw(st.booleans())

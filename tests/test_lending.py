@@ -36,9 +36,9 @@ def test_what_packing_read_takes_no_memory_afterwards() -> None:
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(address))
         assert count == whole.size
         assert not memory[start : start + size].any()
-        visit(start, size, 0)
+        visit(address, start, size, 0)
         assert np.array_equal(memory[start : start + size], whole[start : start + size])
-        visit(start, size, 1)
+        visit(address, start, size, 1)
         assert np.count_nonzero(memory[start : start + size]) < 2 * 4096  # what shares a page with others stays
     kept = [s for s, _ in plan.weights if s not in starts]
     assert kept, "the fully connected layer reads its weights in every run"

@@ -207,7 +207,7 @@ class LevelCode:
         table = load_word(b, frame, FRAME_TABLE, PTR)
         for i, (step, rows, function) in enumerate(zip(steps, spans, functions, strict=True)):
             _emit_stamp(b, stamps, i)
-            self._emit_visits(b, visit, step.kernel, after=False)
+            self._emit_visits(b, frame, visit, step.kernel, after=False)
             tasks = self._load_entry(b, table, count_tasks(step.kernel, rows, self._shorten))
             work = self._load_entry(b, table, step.kernel.work)
             with b.if_else(b.icmp_signed("<", work, i64(SERIAL_WORK))) as (alone, together):
@@ -215,12 +215,14 @@ class LevelCode:
                     b.call(function, [frame, i64(0), tasks, i64(0)])
                 with together:
                     b.call(pool_run, [pool, function, frame, tasks])
-            self._emit_visits(b, visit, step.kernel, after=True)
+            self._emit_visits(b, frame, visit, step.kernel, after=True)
         _emit_stamp(b, stamps, len(steps))
         b.ret_void()
         return sequence
 
-    def _emit_visits(self, b: ir.IRBuilder, visit: Sequence[ir.Value], kernel: Kernel, after: bool) -> None:
+    def _emit_visits(
+        self, b: ir.IRBuilder, frame: ir.Value, visit: Sequence[ir.Value], kernel: Kernel, after: bool
+    ) -> None:
         """Tell `visit`, if this is setup, which weights the kernel is about to read, or has read."""
         for told in visit:
             for buffer in kernel.buffers:
@@ -228,7 +230,8 @@ class LevelCode:
                 if place.kind == "weights":
                     size = buffer_bytes(buffer)
                     assert isinstance(size, int)
-                    args = [told, i64(place.index), i64(size), ir.Constant(I32, int(after))]
+                    weights = load_word(b, frame, FRAME_WEIGHTS, PTR)
+                    args = [told, weights, i64(place.index), i64(size), ir.Constant(I32, int(after))]
                     intrinsic(b, "graphc_visit", VOID, args)
 
     def _define_stamps(self, name: str) -> ir.GlobalVariable:

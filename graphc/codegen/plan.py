@@ -291,6 +291,16 @@ def _move_to_setup(plan: Plan) -> None:
         plan.setup.append(step)
         plan.places[output.memory] = Place("packed", plan.packed_bytes)
         plan.packed_bytes = align(plan.packed_bytes + size)
+    plan.setup.sort(key=partial(_setup_order, plan))
+
+
+def _setup_order(plan: Plan, step: Step) -> int:
+    """The largest weights first: until they are packed, they are there twice, and least else is there before."""
+    _, *operands = step.kernel.buffers
+    if any(plan.places[b.memory].kind != "weights" for b in operands):  # it reads what other steps make
+        return 1
+    sizes = [buffer_bytes(b) for b in operands]
+    return -sum(size for size in sizes if isinstance(size, int))
 
 
 def _place_slots(plan: Plan) -> None:

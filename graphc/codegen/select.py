@@ -20,8 +20,9 @@ from graphc.codegen.kernels.max_pool_route import MaxPoolRouteKernel
 from graphc.codegen.kernels.pack import PackWeights
 from graphc.codegen.kernels.planes import make_planes, pack_planes
 from graphc.codegen.kernels.product import Product
-from graphc.codegen.kernels.product_operands import Operands, find_operands, product_wanted
+from graphc.codegen.kernels.product_operands import Operands, find_operands, product_wanted, shortening_pays
 from graphc.codegen.kernels.relayout import Relayout
+from graphc.codegen.kernels.short_weights import ShortenWeights
 from graphc.codegen.kernels.taps import gather_taps, gathers, order_taps
 from graphc.codegen.kernels.tile import list_tiles
 from graphc.codegen.kernels.weight_gradient import WeightGradient
@@ -70,7 +71,7 @@ def select_kernels(
     if isinstance(op, ops.Linear | ops.MatMul):
         operands = find_operands(op, *inputs, outputs[0])
         if operands and (wanted := product_wanted(operands)) != 0:
-            return _multiply(op, operands, wanted, inputs, outputs[0], target)
+            return _multiply(op, operands, wanted, inputs, outputs[0], target, fresh)
     if isinstance(op, POOLS) and outputs[0].layout == inputs[0].layout == Layout(target.lanes) and constant_count(op):
         kind = "max" if isinstance(op, ops.MaxPool) else "average"
         return [WindowKernel(kind, op.window, outputs[0], inputs[0], None, None, [], None, target)]
@@ -251,17 +252,28 @@ def _differentiate_weights(
 
 
 def _multiply(
-    op: ops.Linear | ops.MatMul, o: Operands, wanted: DimLike, inputs: Sequence[Buffer], y: Buffer, target: Target
+    op: ops.Linear | ops.MatMul,
+    o: Operands,
+    wanted: DimLike,
+    inputs: Sequence[Buffer],
+    y: Buffer,
+    target: Target,
+    fresh: bool,
 ) -> list[Kernel]:
     """The blocked product; beside it the loop nest, where the sizes of a run decide which of the two does the work."""
+    kernels: list[Kernel] = []
+    if not fresh and shortening_pays(o, target):
+        shorten = ShortenWeights(o.b, y, target)
+        kernels, o = [shorten], replace(o, b=shorten.buffers[0], b_short=True)
     if isinstance(op, ops.Linear):
         bias, epilogue, extra = inputs[2] if op.bias else None, op.epilogue, inputs[2 + op.bias :]
     else:
         bias, epilogue, extra = None, None, ()
     product = Product(o, y, bias, extra, epilogue, target, wanted)
     if wanted == 1:
-        return [product]
-    return [*(LoopNestKernel(op.name, nest, target, 1 - wanted) for nest in lower(op, *inputs, y)), product]
+        return [*kernels, product]
+    nests = [LoopNestKernel(op.name, nest, target, 1 - wanted) for nest in lower(op, *inputs, y)]
+    return [*kernels, *nests, product]
 
 
 def _convolve_depthwise(

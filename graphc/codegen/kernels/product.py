@@ -6,7 +6,7 @@ SCHEDULE   Rows of one operand pass, element by element, by vectors of the other
            Vectors run along the columns of b. Where b is turned, as weights are in a forward pass, they run along the
            rows of a, and y is made turned, too: then what is transposed element by element is a, which is smaller than
            weights by far. So weights are copied at most, whole vectors, in each of the three products of training, and
-           nothing is packed at load: a second copy of them would double the memory.
+           nothing is packed at load but weights that a small batch waits for, into 24 bits (short_weights.py).
            A task is a block of results. It walks K in steps of DEPTH, and copies what each needs: the rows of the
            block, and a panel of vectors, as wide as the tile. The panel then serves all rows from the first-level
            cache. Sums between the steps lie in scratch. What a tile computes beyond the edges is not stored, and
@@ -23,12 +23,13 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, i64, repeat, when
+from graphc.codegen.blocks import F32, I8, address, i64, repeat, when
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.product_few import FEW, FewRows
-from graphc.codegen.kernels.product_operands import Operands
+from graphc.codegen.kernels.product_few import FewRows
+from graphc.codegen.kernels.product_operands import FEW, Operands
 from graphc.codegen.kernels.product_pack import copy_panel, copy_rows, turn_panel
+from graphc.codegen.kernels.short_weights import BLOCK, load_short, short_block, short_pitch
 from graphc.codegen.kernels.tile import PIXELS, RUN, accumulate, for_strips, split_vectors, zeros
 from graphc.codegen.kernels.transpose import load_some, store_some, transpose
 from graphc.codegen.nest import Buffer
@@ -95,7 +96,8 @@ class Product:
         self.name = f"product_{letters}_{g.vectors}x{g.pixels}"
         self.few = not o.a_turned and not (isinstance(o.rows, int) and o.rows > FEW)
         few = f"; up to {FEW} rows in place" if self.few else ""
-        self.reason = f"blocks of {g.rows} x {g.columns}, {DEPTH} deep{few}"
+        short = "; weights of 24 bits" if o.b_short else ""
+        self.reason = f"blocks of {g.rows} x {g.columns}, {DEPTH} deep{few}{short}"
         self.buffers = [y, o.a, o.b, *([bias] if bias else []), *extra]
         height, width = (o.columns, o.rows) if g.turned else (o.rows, o.columns)
         blocks = dims.ceil_div(height, g.rows), dims.ceil_div(width, g.columns)
@@ -104,7 +106,7 @@ class Product:
         self.tasks = dims.product([o.count, *blocks, wanted])
         self.work = dims.product([o.count, o.rows, o.columns, o.depth, wanted])
         self.single = isinstance(o.depth, int) and o.depth <= DEPTH  # one step
-        code = letters, g, self.few, self.single, bias is not None, len(extra), target.registers
+        code = letters, g, self.few, self.single, o.b_short, bias is not None, len(extra), target.registers
         self.key = f"{self.name} {code} {epilogue}"
 
     @property
@@ -238,9 +240,39 @@ class ProductEmitter:
             source = address(b, self.a, b.add(b.mul(k, self.a_pitch), self.row), F32)
             copy_rows(b, self.g.lanes, self.copied, pitch, source, self.a_pitch, count, self.rows)
             return
+        if self.kernel.operands.b_short:
+            self._copy_short_rows(k, count)
+            return
         matrix, step = (self.b_matrix, self.b_pitch) if self.g.turned else (self.a, self.a_pitch)
         source = address(b, matrix, b.add(b.mul(self.row, step), k), F32)
         copy_rows(b, self.g.lanes, self.copied, pitch, source, step, self.rows, count, DEPTH)
+
+    def _copy_short_rows(self, k: ir.Value, count: ir.Value) -> None:
+        b, lanes = self.b, self.g.lanes
+
+        def row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            source, target = self.weights(i), address(b, self.copied, b.mul(i, i64(self.kernel.pitch)), F32)
+
+            def block(at: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                weights = short_block(b, source, b.add(k, at))
+
+                def vector(start: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                    loaded = load_short(b, lanes, weights, start)
+                    b.store(loaded, address(b, target, b.add(at, start), F32), align=4)
+                    return []
+
+                return repeat(b, i64(0), i64(BLOCK), lanes, [], vector)
+
+            return repeat(b, i64(0), count, BLOCK, [], block)
+
+        repeat(b, i64(0), self.rows, 1, [], row)
+
+    def weights(self, row: ir.Value) -> ir.Value:
+        """The address of a row of this block, where rows are those of a turned b."""
+        b, row = self.b, self.b.add(self.row, row)
+        if self.kernel.operands.b_short:
+            return address(b, self.b_matrix, b.mul(row, short_pitch(b, self.depth)), I8)
+        return address(b, self.b_matrix, b.mul(row, self.b_pitch), F32)
 
     def _copy_panel(self, k: ir.Value, count: ir.Value, column: ir.Value, vectors: int) -> None:
         b, lanes = self.b, self.g.lanes
