@@ -21,7 +21,7 @@ from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_rows import WinogradRows
 from graphc.codegen.kernels.winograd_shape import FORMS
 from graphc.codegen.plan import Plan
-from graphc.ir import Array, DimLike, DType, Graph, TensorType, dims, f32
+from graphc.ir import Array, Builder, DimLike, DType, Graph, TensorType, dims, f32
 from graphc.ops import OPS
 from graphc.passes import eliminate_dead_code
 from graphc.reference import random_inputs
@@ -212,9 +212,6 @@ def products(draw: st.DrawFn) -> Problem:
     c, k, m = draw(lengths), draw(lengths), draw(lengths)
     if draw(st.booleans()):
         bias, lead = draw(st.booleans()), draw(st.sampled_from([(N,), (N, H), (H, W)]))
-        if draw(st.booleans()):  # so many weights that they are kept in 24 bits
-            c = draw(st.integers(41, 1000))
-            k = LEAST_SHORTENED // c + draw(st.integers(1, 40))
         operands = [Input(f32(*lead, c)), weight(k, c), *([weight(k)] if bias else [])]
         return Problem(ops.Linear(bias), tuple(operands), SUMS)
     turn_a, turn_b = draw(st.booleans()), draw(st.booleans())
@@ -222,6 +219,16 @@ def products(draw: st.DrawFn) -> Problem:
     a = (depth, rows) if turn_a else (rows, depth)
     b = (columns, depth) if turn_b else (depth, columns)
     return Problem(ops.MatMul(turn_a, turn_b), (Input(f32(*a)), Input(f32(*b))), SUMS, least_size=16)
+
+
+@st.composite
+def constant_layers(draw: st.DrawFn) -> Drawn:
+    """Fully connected layers with so many weights that they are kept in 24 bits."""
+    c = draw(st.integers(41, 1000))
+    k = LEAST_SHORTENED // c + draw(st.integers(1, 40))
+    net = Builder("layer", seed=c)
+    graph = net.build(nn.linear(net.input("x", f32(*draw(st.sampled_from([(N, c), (N, H, c)])))), k, name="fc"))
+    return Drawn(graph, partial(random_inputs, graph), check_network)
 
 
 DRAWS: dict[str, st.SearchStrategy[Problem] | st.SearchStrategy[Drawn]] = {
@@ -233,6 +240,7 @@ DRAWS: dict[str, st.SearchStrategy[Problem] | st.SearchStrategy[Drawn]] = {
     "blocked pools": blocked_pools(),
     "blocked routes": blocked_routes(),
     "products": products(),
+    "constant layers": constant_layers(),
     "networks": st.integers(0, 2**31).map(draw_network),
     **PROBLEMS,
 }
