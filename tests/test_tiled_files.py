@@ -357,10 +357,10 @@ def test_errors_name_the_file(network: Network, image: Array, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"x.txt: expected .npy, .zarr or .tif"):
         network.tiled(tmp_path / "x.txt")
     with pytest.raises(InputError, match=r"y.txt: expected a name that ends in"):
-        network.tiled(image, tmp_path / "y.txt")
+        network.tiled(image, tmp_path / "y.txt", max_memory=None)
     with pytest.raises(FileError, match=r"cannot be written: No such file"):
-        network.tiled(image, tmp_path / "none" / "y.npy")
+        network.tiled(image, tmp_path / "none" / "y.npy", max_memory=None)
     with pytest.raises(InputError, match=r"out: expected float32\[1, 3, 45, 55\], got float64\[3\]"):
-        network.tiled(image, np.zeros(3))
+        network.tiled(image, np.zeros(3), max_memory=None)
     with pytest.raises(InputError, match="source: expected an array, a file or a dataset, got int"):
         network.tiled(3)
