@@ -1,6 +1,6 @@
 ; The buffers that a run is given: they must be there, aligned, and apart, for so the code of kernels takes its operands;
-; the memory that a network takes itself, and that of weights which it has read. The head of runtime/api.ll tells what the constants and the table are,
-; graphc/codegen/level.py what a frame is.
+; the memory that a network takes itself, and that of weights which it has read. The head of runtime/api.ll tells what
+; the constants and the table are, graphc/codegen/level.py what a frame is.
 
 declare i32 @madvise(ptr, i64, i32)
 declare i32 @getpagesize()

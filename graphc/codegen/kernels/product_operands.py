@@ -11,7 +11,7 @@ from graphc.ops import Linear, MatMul
 LEAST_PRODUCT, LEAST_DEPTH, LEAST_COLUMNS, UNKNOWN = 4096, 16, 8, 8  # see product_wanted
 FEW = 8  # rows of y for which the way of the weights from memory takes longer than all else
 LEAST_SHORTENED = 2**18  # weights: 1 MiB, which a second-level cache does not hold from one run to the next
-LEAST_LANES = 8
+LEAST_LANES = 8  # of a target that keeps weights in 24 bits: see shortening_pays
 LARGE_RESULT, LONG_SUM = 2**20, 32  # 4 MiB, more than a second-level cache; k
 
 
@@ -79,7 +79,7 @@ def shortening_pays(o: Operands, target: Target) -> bool:
     """Whether it is worth while to keep b, the same in every run, in 24 bits: see short_weights.py.
 
     Spreading them takes as many instructions for 4 lanes as for 16. (2048 to 1000 features, from the third-level cache:
-    1.2 times as fast with 16 lanes, 1.07 with 8, 0.87 with 4; 9216 to 4096, from memory: 1.24, 1.17, 1.13.)
+    1.12 times as fast with 16 lanes, 1.13 with 8, 0.87 with 4; 9216 to 4096, from memory: 1.25, 1.18, 1.12.)
     """
     few = not isinstance(o.rows, int) or o.rows <= FEW
     large = isinstance(o.columns, int) and isinstance(o.depth, int) and o.columns * o.depth >= LEAST_SHORTENED
