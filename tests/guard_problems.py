@@ -29,7 +29,7 @@ from graphc.reference import random_inputs
 Image = tuple[DimLike, DimLike]  # height and width
 # See `family`. Loop nests are counted by the op that they compute.
 FAMILIES = (
-    *("conv_dense", "conv_blocked", "conv_pointwise", "conv_phases", "conv_planes", "nest_taps"),
+    *("conv_dense", "conv_blocked", "conv_pointwise", "conv_through", "conv_phases", "conv_planes", "nest_taps"),
     *("window_conv", "window_max", "window_average"),
     *("window_phases", "winograd", "winograd_phases", "winograd_rows", "winograd_weights", "pack_weights", "product"),
     "shorten_weights",
@@ -183,6 +183,25 @@ def blocked_pools(draw: st.DrawFn) -> Drawn:
 
 
 @st.composite
+def absorbed(draw: st.DrawFn) -> Drawn:
+    """Elementwise ops before 1x1 convolutions, one after the other as in a DenseNet."""
+    c = 16 * draw(st.integers(1, 20))
+    net, (x,) = blocked(c)
+    for name in "ab":
+        columns = [net.param(f"{name}{i}", normal(np.random.default_rng(i), (x.type.shape[1], 1, 1))) for i in (0, 1)]  # type: ignore[arg-type]
+        y = (
+            nn.relu(nn.add(nn.mul(x, columns[0]), columns[1]))
+            if draw(st.booleans())
+            else nn.mul(columns[0], nn.tanh(x))
+        )
+        k = draw(MANY) if name == "b" else 16 * draw(st.integers(1, 5))
+        y = nn.conv2d(y, k, 1, name=f"{name}.conv")
+        x = nn.concat([x, y], 1)
+    graph = net.build(x)
+    return Drawn(graph, partial(random_inputs, graph), check_network)
+
+
+@st.composite
 def blocked_routes(draw: st.DrawFn) -> Drawn:
     """The way back through max pools, and sums over channels."""
     kernel, c = draw(pairs), draw(CHANNELS)
@@ -238,6 +257,7 @@ DRAWS: dict[str, st.SearchStrategy[Problem] | st.SearchStrategy[Drawn]] = {
     "first layer": first_layer(),
     "weight gradient": weight_gradient(),
     "blocked pools": blocked_pools(),
+    "absorbed ops": absorbed(),
     "blocked routes": blocked_routes(),
     "products": products(),
     "constant layers": constant_layers(),

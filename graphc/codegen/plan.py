@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc import ops
+from graphc.codegen.absorbing import find_absorbed
 from graphc.codegen.blocking import choose_layouts, wanted_layout
 from graphc.codegen.carrying import ALONE, Carry, Span
 from graphc.codegen.joining import Part, joins, operand_channels, place_parts
@@ -128,18 +129,22 @@ def make_plan(
     tiles of a strip pass on.
     """
     layouts = choose_layouts(graph, target) if layouts is None else layouts
-    parts = place_parts(graph, layouts)
+    parts, absorbed = place_parts(graph, layouts), find_absorbed(graph, layouts, target)
     plan = Plan(graph, carry)
     buffers = _place_constants(plan)
     problems: list[str] = []
     for node in graph.nodes:
+        if node.outputs[0] in absorbed:
+            continue
         if joins(graph, node, layouts):
             buffers[node.outputs[0]] = whole = _result(node.outputs[0], layouts, parts)
             _join(plan, node, [buffers[v] for v in node.inputs], whole, target)
             continue
+        before = absorbed.get(node.inputs[0]) if node.inputs else None
+        values = [before.value, *node.inputs[1:]] if before else node.inputs
         inputs = [
             _converted(plan, v, buffers[v], wanted_layout(node, i, buffers[v].layout, layouts, target), target)
-            for i, v in enumerate(node.inputs)
+            for i, v in enumerate(values)
         ]
         if isinstance(node.op, VIEWS) and inputs[0].layout == DENSE:
             buffers[node.outputs[0]] = inputs[0].view(*node.outputs[0].type.shape)
@@ -148,7 +153,8 @@ def make_plan(
         buffers |= zip(node.outputs, outputs, strict=True)
         try:
             fresh = len(node.inputs) > 1 and node.inputs[1] not in graph.constants
-            kernels = select_kernels(node.op, inputs, outputs, target, precise, fresh, partial(choose, node))
+            prologue = before.prologue(buffers) if before else None
+            kernels = select_kernels(node.op, inputs, outputs, target, precise, fresh, partial(choose, node), prologue)
         except GraphcError as error:
             problems.append(f"{node}: {error}")
             continue

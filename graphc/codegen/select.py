@@ -9,6 +9,7 @@ from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.kernels.conv import DirectConv
 from graphc.codegen.kernels.conv_geometry import Geometry, make_geometry, order_weights, pack_bias
 from graphc.codegen.kernels.conv_planes import PlanesConv
+from graphc.codegen.kernels.conv_through import ThroughConv
 from graphc.codegen.kernels.conv_transpose import (
     PhaseConv,
     make_axes,
@@ -21,6 +22,7 @@ from graphc.codegen.kernels.pack import PackWeights
 from graphc.codegen.kernels.planes import make_planes, pack_planes
 from graphc.codegen.kernels.product import Product
 from graphc.codegen.kernels.product_operands import Operands, find_operands, product_wanted, shortening_pays
+from graphc.codegen.kernels.prologue import Prologue
 from graphc.codegen.kernels.relayout import Relayout
 from graphc.codegen.kernels.short_weights import ShortenWeights
 from graphc.codegen.kernels.taps import gather_taps, gathers, order_taps
@@ -52,14 +54,19 @@ def select_kernels(
     precise: bool = False,
     fresh: bool = False,
     choose: Choose = lambda _, candidates: candidates[0],
+    prologue: Prologue | None = None,
 ) -> list[Kernel]:
     """The kernels that compute `outputs = op(inputs)`, in order. Buffers beside those two are temporaries.
 
-    Where a convolution has more than one candidate, `choose` decides.
+    Where a convolution has more than one candidate, `choose` decides. With a `prologue` (absorbing.py), the first input
+    is what that makes of it.
 
     A convolution stays within 5e-6 of its largest output against float64; if `precise`, without Winograd, 1e-6.
     `fresh` weights are computed, or given, in every run.
     """
+    if prologue:
+        assert isinstance(op, ops.Conv2d)
+        return _convolve_through(op, inputs, outputs[0], target, choose, prologue)
     if isinstance(op, ops.Conv2d) and outputs[0].layout.block == target.lanes:
         return _convolve(op, inputs, outputs[0], target, not precise, fresh, choose)
     if isinstance(op, ops.ConvTranspose2d) and outputs[0].layout.block == target.lanes:
@@ -164,6 +171,19 @@ def _convolve(
         return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]
     pack = PackWeights(order_weights(g, turned), stored, y)
     return [*kernels, pack, DirectConv(op, g, y, x, pack.buffers[0], packed_bias, rest)]
+
+
+def _convolve_through(
+    op: ops.Conv2d, inputs: Sequence[Buffer], y: Buffer, target: Target, choose: Choose, prologue: Prologue
+) -> list[Kernel]:
+    x, w, *rest = inputs
+    bias = rest.pop(0) if op.bias else None
+    candidates = list_candidates(op, x, w, y, target, winograd=False)
+    tile = candidates[choose(f"{op} {x.type} {x.layout} {w.type} through {prologue.text}", list(candidates))]
+    g = make_geometry(op, x, w, y, target, tile)
+    packs, packed_bias = _pack_bias(g, bias, y, target)
+    pack = PackWeights(order_weights(g), w, y)
+    return [*packs, pack, ThroughConv(op, g, y, x, pack.buffers[0], packed_bias, rest, prologue)]
 
 
 def _convolve_planes(

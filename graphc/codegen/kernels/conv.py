@@ -119,7 +119,7 @@ class ConvEmitter:
         *sizes, self.begin, self.end, self.sums = function.args[count:]
         self.take_sizes(sizes)
         self.copy = address(b, self.sums, i64(g.sums_bytes), I8)
-        self.pass_blocks = i64(g.pass_blocks) if g.pass_blocks else self.c_blocks
+        self.pass_blocks = self.c_blocks  # of the pass that code is emitted for
         self.plane = b.mul(b.mul(self.height, self.width), i64(g.c_block))
         self.y_plane = b.mul(b.mul(self.p, self.q), i64(g.lanes))
         self.tap_weights = g.c_block * g.vectors * g.lanes
@@ -188,10 +188,13 @@ class ConvEmitter:
     def _pass(self, t: Task, first: ir.Value) -> None:
         """The rows of a task over the input channels of one pass."""
         b, g = self.b, self.g
+        end = self.c_blocks
+        if g.pass_blocks:
+            end = least(b, b.add(first, i64(g.pass_blocks)), end)
+            self.pass_blocks = b.sub(end, first)
         source = address(b, self.x, b.add(t.x, b.mul(first, self.plane)), F32)
         weights = address(b, self.w, b.mul(t.tile, b.mul(self.row_weights, self.r_all)), F32)
         weights = address(b, weights, b.mul(first, self.block_weights), F32)
-        end = b.add(first, self.pass_blocks)
         if g.copied:
             self.copy_rows(source, t)
             block = b.mul(self.columns, i64(g.c_block))
@@ -261,7 +264,7 @@ class ConvEmitter:
             if g.pass_blocks:
                 sums = b.mul(b.add(b.mul(i, self.segment), start), i64(g.vectors * g.lanes))
                 number = b.add(b.mul(i, i64(g.vectors)), b.udiv(b.add(start, i64(g.pixels - 1)), i64(g.pixels)))
-                self._strip_in_pass(t, p, strip_x, strip_y, address(b, self.sums, sums, F32), number, taps, pixels)
+                self.strip_in_pass(t, p, strip_x, strip_y, address(b, self.sums, sums, F32), number, taps, pixels)
                 return
             for v in range(g.vectors):
                 for pixel in range(pixels):
@@ -270,7 +273,7 @@ class ConvEmitter:
 
         for_strips(b, t.columns, g.pixels, strip)
 
-    def _strip_in_pass(
+    def strip_in_pass(
         self,
         t: Task,
         p: Pass,

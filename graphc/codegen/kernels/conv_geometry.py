@@ -116,8 +116,8 @@ def make_geometry(
 
 def _is_wide(g: Geometry) -> bool:
     """Whether the weights of a tile, which every strip reads, would come from far away."""
-    (r, s), whole = g.kernel, g.c_group % (PASS_BLOCKS * g.lanes) == 0
-    return g.c_block > 1 and whole and 4 * r * s * g.c_group * g.vectors * g.lanes > WIDE_BYTES
+    (r, s), full = g.kernel, g.c_group % g.lanes == 0
+    return g.c_block > 1 and full and 4 * r * s * g.c_group * g.vectors * g.lanes > WIDE_BYTES
 
 
 def order_weights(g: Geometry, turned: bool = False) -> Order:
