@@ -34,7 +34,7 @@ FAMILIES = (
     *("window_phases", "winograd", "winograd_phases", "winograd_rows", "winograd_weights", "pack_weights", "product"),
     "shorten_weights",
     *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
-    *("dense_to_blocks", "blocks_to_dense", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
+    *("dense_to_blocks", "blocks_to_dense", "move_channels", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
 )
 # These are no code: their result is their operand's bytes, or passes rewrite them into others
 WITHOUT_CODE = {"dropout", "flatten", "reshape", "identity", "batch_norm", "split"}
@@ -202,6 +202,21 @@ def absorbed(draw: st.DrawFn) -> Drawn:
 
 
 @st.composite
+def moved(draw: st.DrawFn) -> Drawn:
+    """Channels of two images in blocks that are joined, shuffled and cut anywhere."""
+    groups = draw(st.integers(2, 4))
+    half = groups * draw(st.integers(-(-16 // groups), 40))
+    net, (x,) = blocked(half)
+    n, _, h, w = x.type.shape
+    y = nn.reshape(nn.concat([x, nn.relu(x)], 1), (n, groups, 2 * half // groups, h, w))
+    y = nn.reshape(nn.transpose(y, (0, 2, 1, 3, 4)), (n, 2 * half, h, w))
+    cut = draw(st.integers(1, 2 * half - 1))
+    parts = nn.split(y, (cut, 2 * half - cut))
+    graph = net.build(*parts, nn.conv2d(parts[1], draw(MANY), 1, name="conv"))
+    return Drawn(graph, partial(random_inputs, graph), check_network)
+
+
+@st.composite
 def blocked_routes(draw: st.DrawFn) -> Drawn:
     """The way back through max pools, and sums over channels."""
     kernel, c = draw(pairs), draw(CHANNELS)
@@ -258,6 +273,7 @@ DRAWS: dict[str, st.SearchStrategy[Problem] | st.SearchStrategy[Drawn]] = {
     "weight gradient": weight_gradient(),
     "blocked pools": blocked_pools(),
     "absorbed ops": absorbed(),
+    "moved channels": moved(),
     "blocked routes": blocked_routes(),
     "products": products(),
     "constant layers": constant_layers(),

@@ -68,8 +68,8 @@ def _reads_pixels(node: Node, layouts: Mapping[Value, Layout]) -> bool:
 
 def _stays_inside(graph: Graph, maker: Node, reader: Node) -> bool:
     """Whether nothing but the reader sees the result of an elementwise op, and that as its image alone."""
-    (t,) = maker.outputs[:1]
-    alone = graph.consumers[t] == [reader] and t not in reader.inputs[1:] and t not in graph.outputs
+    t, *others = reader.inputs
+    alone = graph.consumers[t] == [reader] and t not in others and t not in graph.outputs
     return isinstance(maker.op, ops.Elementwise) and alone
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from graphc import ops
 from graphc.codegen.layout import DENSE, Layout
+from graphc.codegen.moving import find_moved
 from graphc.codegen.nest import Buffer, Load, Nest, Reduce, Var, loop_vars, size, split_channel, walk
 from graphc.codegen.target import Target
 from graphc.ir import DType, Graph, Node, TensorType, Value, dims
@@ -36,6 +37,8 @@ def choose_layouts(graph: Graph, target: Target) -> dict[Value, Layout]:
         made = makes_blocks(node, target) and (trained or not makes_planes(node, node.inputs[0] not in chosen, target))
         if made or _keeps_blocks(graph, node, chosen, target):
             chosen[node.outputs[0]] = blocked
+        else:
+            chosen |= dict.fromkeys(find_moved(graph, node, chosen, target), blocked)
     return chosen
 
 

@@ -21,7 +21,9 @@ from graphc.codegen.blocking import choose_layouts, wanted_layout
 from graphc.codegen.carrying import ALONE, Carry, Span
 from graphc.codegen.joining import Part, joins, operand_channels, place_parts
 from graphc.codegen.kernels.base import Kernel
+from graphc.codegen.kernels.move_channels import MoveChannels
 from graphc.codegen.layout import DENSE, Layout
+from graphc.codegen.moving import Channels, find_moves
 from graphc.codegen.nest import Buffer
 from graphc.codegen.select import select_kernels
 from graphc.codegen.target import Target
@@ -130,11 +132,18 @@ def make_plan(
     """
     layouts = choose_layouts(graph, target) if layouts is None else layouts
     parts, absorbed = place_parts(graph, layouts), find_absorbed(graph, layouts, target)
+    moves = find_moves(graph, layouts, target)
     plan = Plan(graph, carry)
     buffers = _place_constants(plan)
     problems: list[str] = []
     for node in graph.nodes:
         if node.outputs[0] in absorbed:
+            continue
+        if node in moves.nodes:
+            for v in node.outputs:
+                if v in moves.made:
+                    buffers[v] = _result(v, layouts, parts)
+                    _move(plan, node, v, moves.made[v], buffers, target)
             continue
         if joins(graph, node, layouts):
             buffers[node.outputs[0]] = whole = _result(node.outputs[0], layouts, parts)
@@ -210,6 +219,17 @@ def _join(plan: Plan, node: Node, inputs: list[Buffer], output: Buffer, target: 
         place = output.part(x.name, x.type, channel)
         if x.address != place.address:
             plan.steps += _copy(plan, node, value, x, place, target)
+
+
+def _move(
+    plan: Plan, node: Node, value: Value, channels: Channels, buffers: Mapping[Value, Buffer], target: Target
+) -> None:
+    """Make the value of channels that others have."""
+    sources = list(dict.fromkeys(v for v, _ in channels))
+    places = [(sources.index(v), c) for v, c in channels]
+    rows = plan.carry.used(value) if plan.carry else None
+    kernel = MoveChannels(buffers[value], [buffers[v] for v in sources], places, target)
+    plan.steps.append(Step(node, kernel, rows))
 
 
 def _copy(plan: Plan, node: Node, value: Value, x: Buffer, y: Buffer, target: Target) -> list[Step]:
