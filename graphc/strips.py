@@ -8,7 +8,8 @@ to a multiple of m. The next tile goes on from there, and reads rows of the inpu
 has several readers, the first row counts.
 
 What looks through a window is computed in part. What is computed pixel by pixel is computed anew wherever it is needed:
-that costs no more than to carry it.
+that costs no more than to carry it. So is what the reader of its result may compute (codegen/absorbing.py): then there
+are no rows of it to carry.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from fractions import Fraction
 from math import ceil, floor
 
 from graphc import ops
+from graphc.codegen.absorbing import may_be_absorbed
 from graphc.codegen.blocking import CONVOLUTIONS
 from graphc.codegen.carrying import OWN, Carry, Rows
 from graphc.geometry import PIXEL, Path
@@ -45,7 +47,7 @@ def find_carry(graph: Graph, winograd: bool = True) -> Carry | None:
     align = cut.find_align(ROWS, winograd)
     pixels = [cut.strides[v][ROWS] * rows for v, rows in needed.items()]
     overlap = ceil(max(Fraction(cut.find_least(ROWS)), *pixels) / align) * align
-    carried = {v for node, paths in cut.steps if _in_part(node, paths) for v in node.outputs}
+    carried = {v for node, paths in cut.steps if _in_part(graph, node, paths) for v in node.outputs}
     rows = {
         v: Rows(cut.strides[v][ROWS], behind[v], needed[v], v in carried)
         for v in needed if v.type.rank == 4
@@ -59,8 +61,10 @@ def make_strip_rule(graph: Graph, carry: Carry) -> StripRule:
     return StripRule(carry.overlap, late)
 
 
-def _in_part(node: Node, paths: list[Path]) -> bool:
-    """Whether a node is computed for those rows alone that are not known."""
+def _in_part(graph: Graph, node: Node, paths: list[Path]) -> bool:
+    """Whether a node is computed for those rows alone that are not known; if it is computed as a whole at all."""
+    if may_be_absorbed(graph, node):
+        return False
     return isinstance(node.op, CONVOLUTIONS) or any(p.window != PIXEL or p.transposed for p in paths)
 
 
@@ -84,7 +88,7 @@ def _follow(path: Path, behind: int) -> int:
 def _find_needed(cut: Cut, graph: Graph, behind: Mapping[Value, int]) -> Mapping[Value, int]:
     needed = {v: behind[v] for v in graph.outputs}
     for node, paths in reversed(cut.steps):
-        begins = [behind[v] if _in_part(node, paths) else needed[v] for v in node.outputs if v in needed]
+        begins = [behind[v] if _in_part(graph, node, paths) else needed[v] for v in node.outputs if v in needed]
         for path in paths if begins else ():
             low, _ = follow_back(path, ROWS, max(begins), 0)
             needed[path.source] = max(needed.get(path.source, behind[path.source]), low)

@@ -184,21 +184,26 @@ def blocked_pools(draw: st.DrawFn) -> Drawn:
 
 @st.composite
 def absorbed(draw: st.DrawFn) -> Drawn:
-    """Elementwise ops before 1x1 convolutions, one after the other as in a DenseNet."""
+    """Elementwise ops and depthwise convolutions before 1x1 convolutions, one after the other."""
     c = 16 * draw(st.integers(1, 20))
     net, (x,) = blocked(c)
     for name in "ab":
-        columns = [net.param(f"{name}{i}", normal(np.random.default_rng(i), (x.type.shape[1], 1, 1))) for i in (0, 1)]  # type: ignore[arg-type]
-        y = (
-            nn.relu(nn.add(nn.mul(x, columns[0]), columns[1]))
-            if draw(st.booleans())
-            else nn.mul(columns[0], nn.tanh(x))
-        )
+        columns = [net.param(f"{name}{i}", normal(np.random.default_rng(i), (c, 1, 1))) for i in (0, 1)]
+        match draw(st.sampled_from(["norm", "tanh", "depthwise"])):
+            case "norm":
+                y = nn.relu(nn.add(nn.mul(x, columns[0]), columns[1]))
+            case "tanh":
+                y = nn.mul(columns[0], nn.tanh(x))
+            case _:
+                kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+                y = nn.conv2d(x, c, kernel, 1, draw_pads(draw, kernel), groups=c, name=f"{name}.depthwise")
         k = draw(MANY) if name == "b" else 16 * draw(st.integers(1, 5))
-        y = nn.conv2d(y, k, 1, name=f"{name}.conv")
-        x = nn.concat([x, y], 1)
+        x = nn.conv2d(y, k, 1, name=f"{name}.conv")
+        if draw(st.booleans()):
+            x = nn.concat([x, nn.max_pool(x, 3, 1, 1)], 1)
+        c = 2 * k if isinstance(x.type.shape[1], int) and x.type.shape[1] > k else k
     graph = net.build(x)
-    return Drawn(graph, partial(random_inputs, graph), check_network)
+    return Drawn(graph, partial(random_inputs, graph), check_network, 5)
 
 
 @st.composite

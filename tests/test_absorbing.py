@@ -1,6 +1,7 @@
-"""Elementwise ops that a 1x1 convolution computes while it reads: where that is done, how exact, which bits."""
+"""What a 1x1 convolution computes while it reads, elementwise or depthwise: where that is done, how exact, which bits."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -54,6 +55,12 @@ def swapped(net: Builder, x: Value) -> Value:
     )
 
 
+def depthwise(_: Builder, x: Value, kernel: tuple[int, int] = (3, 3), stride: int = 1, padding: int = 1) -> Value:
+    c = x.type.shape[1]
+    assert isinstance(c, int)
+    return nn.clip(nn.conv2d(x, c, kernel, stride, padding, groups=c, name="depthwise"), -1.0, 1.0)
+
+
 def forked(net: Builder, x: Value) -> Value:
     """In all, two convolutions read what is computed."""
     y = normalized(net, x)
@@ -65,10 +72,10 @@ def steps_of(graph: Graph, cpu: str = "x86-64-v4") -> list[str]:
 
 
 @pytest.mark.parametrize("cpu", ["x86-64-v4", "x86-64-v3", "x86-64-v2"])
-@pytest.mark.parametrize("make", [normalized, swapped, lambda _, x: nn.mul(nn.sigmoid(x), x)])
+@pytest.mark.parametrize("make", [normalized, swapped, depthwise, lambda _, x: nn.mul(nn.sigmoid(x), x)])
 def test_it_is_computed_on_the_way(make: Make, cpu: str) -> None:
     names = steps_of(after(make), cpu)
-    assert not [name for name in names if name.startswith("nest")]
+    assert not [name for name in names if name.startswith(("nest", "window_conv"))]
     assert [name for name in names if name.startswith("conv_through")]
 
 
@@ -80,6 +87,9 @@ def test_it_is_computed_on_the_way(make: Make, cpu: str) -> None:
         after(normalized, padding=1),  # zeros around what is computed
         after(normalized, stride=2),
         after(normalized, channels=40),  # a block is filled in part
+        after(depthwise, channels=40),
+        after(depthwise, size=9),
+        after(lambda net, x: nn.add(depthwise(net, x), x)),  # two images
         after(normalized, channels=512, k=512),  # many weights
         after(lambda net, x: nn.add(x, nn.relu(nn.max_pool(x, 3, 1, 1)))),  # two images
     ],
@@ -102,18 +112,26 @@ def test_a_dense_net_stores_no_norm() -> None:
     assert sum(name == "nest_fused" for name in names) == 18
 
 
+def test_a_mobile_net_stores_what_is_depthwise_of_small_maps_alone() -> None:
+    names = steps_of(graphc.models.mobilenet_v2())
+    assert sum(name.startswith("conv_through") for name in names) == 13
+    assert sum(name.startswith("window_conv") for name in names) == 4
+
+
 @pytest.mark.parametrize("cpu", LEVELS)
-@settings(max_examples=3)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_it_is_the_same(cpu: str, data: st.DataObject) -> None:
     """As the reference in float64, at several sizes, from any memory; threads change no bits."""
     channels, k = 16 * data.draw(st.integers(1, 9)), data.draw(st.sampled_from([1, 8, 16, 50, 130]))
-    make = data.draw(st.sampled_from([normalized, swapped]))
+    kernel, stride = data.draw(st.tuples(*[st.integers(1, 5)] * 2)), data.draw(st.integers(1, 2))
+    windows = partial(depthwise, kernel=kernel, stride=stride, padding=data.draw(st.integers(0, 2)))
+    make = data.draw(st.sampled_from([normalized, swapped, windows, windows]))
     graph = after(make, channels, max(k, make_target(cpu).lanes // 2))
     assert [name for name in steps_of(graph, cpu) if name.startswith("conv_through")]
     net = graphc.compile(graph, threads=1, cpu=cpu)
     for seed in range(2):
-        shape = [data.draw(st.integers(1, n)) for n in (2, 40, 40)]
+        shape = [data.draw(st.integers(*limits)) for limits in ((1, 2), (5, 40), (5, 150))]
         image = np.random.default_rng(seed).standard_normal((shape[0], 3, *shape[1:])).astype(np.float32)
         (expected,) = run_reference(graph, [image], DType.F64)
         found = net(image)
@@ -123,13 +141,16 @@ def test_it_is_the_same(cpu: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("cpu", LEVELS)
-def test_tiles_of_a_strip_are_as_the_whole(cpu: str) -> None:
+@pytest.mark.parametrize("stride", [1, 2])
+def test_tiles_of_a_strip_are_as_the_whole(cpu: str, stride: int) -> None:
+    """What is computed on the way has no rows that a tile could pass on."""
     net = Builder("net")
     x = blocks(net)
     y = nn.concat([x, nn.conv2d(nn.conv2d(normalized(net, x), 16, 1, name="a"), 16, 3, padding=1, name="b")])
+    y = nn.conv2d(depthwise(net, y, (5, 3), stride, 2), 16, 1, name="c")
     graph = net.build(nn.conv2d(y, 16, 5, padding=2, name="after"))
     network, image = GuardedNetwork(graph, cpu), np.random.default_rng(0).random((1, 3, 90, 21), np.float32)
-    assert [s for s in network.plan.steps if s.kernel.name.startswith("conv_through")]
+    assert sum(s.kernel.name.startswith("conv_through") for s in network.plan.steps) == 2
     whole = network.run([image], at_start=False)
     for poison in POISON:
         tiles = network.run_strip(image, 16, at_start=False, poison=poison)
@@ -137,9 +158,10 @@ def test_tiles_of_a_strip_are_as_the_whole(cpu: str) -> None:
     network.close()
 
 
-def test_whole_numbers_are_exact() -> None:
+@pytest.mark.parametrize("make", [normalized, depthwise])
+def test_whole_numbers_are_exact(make: Make) -> None:
     rng = np.random.default_rng(0)
-    graph = after(normalized, channels=112)
+    graph = after(make, channels=112)
     small = {v.name: rng.integers(-3, 4, v.type.static_shape()).astype(np.float32) for v in graph.constants}
     graph = graph.with_params(small)
     image: Array = rng.integers(-3, 4, (1, 3, 33, 17)).astype(np.float32)

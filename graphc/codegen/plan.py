@@ -149,8 +149,8 @@ def make_plan(
             buffers[node.outputs[0]] = whole = _result(node.outputs[0], layouts, parts)
             _join(plan, node, [buffers[v] for v in node.inputs], whole, target)
             continue
-        before = absorbed.get(node.inputs[0]) if node.inputs else None
-        values = [before.value, *node.inputs[1:]] if before else node.inputs
+        maker = absorbed.get(node.inputs[0]) if node.inputs else None
+        values = [maker.value, *node.inputs[1:]] if maker else node.inputs
         inputs = [
             _converted(plan, v, buffers[v], wanted_layout(node, i, buffers[v].layout, layouts, target), target)
             for i, v in enumerate(values)
@@ -162,8 +162,8 @@ def make_plan(
         buffers |= zip(node.outputs, outputs, strict=True)
         try:
             fresh = len(node.inputs) > 1 and node.inputs[1] not in graph.constants
-            prologue = before.prologue(buffers) if before else None
-            kernels = select_kernels(node.op, inputs, outputs, target, precise, fresh, partial(choose, node), prologue)
+            before = maker.before(buffers) if maker else None
+            kernels = select_kernels(node.op, inputs, outputs, target, precise, fresh, partial(choose, node), before)
         except GraphcError as error:
             problems.append(f"{node}: {error}")
             continue

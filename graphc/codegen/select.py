@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from graphc import ops
+from graphc.codegen.absorbing import Before
 from graphc.codegen.blocking import CONVOLUTIONS, fill_blocks, fits_planes, split_channels, stored_views
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.kernels.conv import DirectConv
@@ -22,7 +23,7 @@ from graphc.codegen.kernels.pack import PackWeights
 from graphc.codegen.kernels.planes import make_planes, pack_planes
 from graphc.codegen.kernels.product import Product
 from graphc.codegen.kernels.product_operands import Operands, find_operands, product_wanted, shortening_pays
-from graphc.codegen.kernels.prologue import Prologue
+from graphc.codegen.kernels.prologue import DepthwisePrologue, ElementwisePrologue, Prologue
 from graphc.codegen.kernels.relayout import Relayout
 from graphc.codegen.kernels.short_weights import ShortenWeights
 from graphc.codegen.kernels.taps import gather_taps, gathers, order_taps
@@ -54,19 +55,19 @@ def select_kernels(
     precise: bool = False,
     fresh: bool = False,
     choose: Choose = lambda _, candidates: candidates[0],
-    prologue: Prologue | None = None,
+    before: Before | None = None,
 ) -> list[Kernel]:
     """The kernels that compute `outputs = op(inputs)`, in order. Buffers beside those two are temporaries.
 
-    Where a convolution has more than one candidate, `choose` decides. With a `prologue` (absorbing.py), the first input
-    is what that makes of it.
+    Where a convolution has more than one candidate, `choose` decides. The first input is what is
+    computed `before`, if that is given, of its own image.
 
     A convolution stays within 5e-6 of its largest output against float64; if `precise`, without Winograd, 1e-6.
     `fresh` weights are computed, or given, in every run.
     """
-    if prologue:
+    if before:
         assert isinstance(op, ops.Conv2d)
-        return _convolve_through(op, inputs, outputs[0], target, choose, prologue)
+        return _convolve_through(op, before, inputs[1:], outputs[0], target, choose)
     if isinstance(op, ops.Conv2d) and outputs[0].layout.block == target.lanes:
         return _convolve(op, inputs, outputs[0], target, not precise, fresh, choose)
     if isinstance(op, ops.ConvTranspose2d) and outputs[0].layout.block == target.lanes:
@@ -174,16 +175,30 @@ def _convolve(
 
 
 def _convolve_through(
-    op: ops.Conv2d, inputs: Sequence[Buffer], y: Buffer, target: Target, choose: Choose, prologue: Prologue
+    op: ops.Conv2d, before: Before, weights: Sequence[Buffer], y: Buffer, target: Target, choose: Choose
 ) -> list[Kernel]:
-    x, w, *rest = inputs
-    bias = rest.pop(0) if op.bias else None
-    candidates = list_candidates(op, x, w, y, target, winograd=False)
-    tile = candidates[choose(f"{op} {x.type} {x.layout} {w.type} through {prologue.text}", list(candidates))]
-    g = make_geometry(op, x, w, y, target, tile)
+    w, *rest = weights
+    bias, x = rest.pop(0) if op.bias else None, before.inputs[before.image]
+    kernels, prologue = _make_prologue(before, target)
+    candidates = list_candidates(op, before.result, w, y, target, winograd=False)
+    tile = candidates[choose(f"{op} {x.type} {x.layout} {w.type} {prologue.reason}", list(candidates))]
+    g = make_geometry(op, before.result, w, y, target, tile)
     packs, packed_bias = _pack_bias(g, bias, y, target)
     pack = PackWeights(order_weights(g), w, y)
-    return [*packs, pack, ThroughConv(op, g, y, x, pack.buffers[0], packed_bias, rest, prologue)]
+    return [*kernels, *packs, pack, ThroughConv(op, g, y, x, pack.buffers[0], packed_bias, rest, prologue)]
+
+
+def _make_prologue(before: Before, target: Target) -> tuple[list[Kernel], Prologue]:
+    op, x, result = before.op, before.inputs[before.image], before.result
+    others = [v for i, v in enumerate(before.inputs) if i != before.image]
+    if isinstance(op, ops.Elementwise):
+        expr = op.expression(tuple(v.type.dtype for v in before.inputs))
+        return [], ElementwisePrologue(str(expr), before.image, x, others)
+    assert isinstance(op, ops.Conv2d)
+    w, bias = others[0], others[1] if op.bias else None
+    packs, packed, packed_bias = _pack_depthwise(w, bias, result, target)
+    window = op.window((w.type.static_shape()[2], w.type.static_shape()[3]))
+    return packs, DepthwisePrologue(window, x, packed, packed_bias, op.epilogue)
 
 
 def _convolve_planes(

@@ -1,14 +1,14 @@
-"""The 1x1 convolution of what an elementwise op makes of its input, as a DenseNet's batch norm and relu do: that result
-is never stored as a whole.
+"""The 1x1 convolution of what an elementwise op makes of its input, as a DenseNet's batch norm and relu do, or a
+depthwise convolution, as MobileNet's: that result is never stored as a whole.
 
-ALGORITHM  y[n,k,p] = epilogue(b[k] + sum over c: f(x[n,c,p], scale[c], ...) * w[k,c]), p over all pixels
+ALGORITHM  y[n,k,p,q] = epilogue(b[k] + sum over c: f(x)[n,c,p,q] * w[k,c]), f the prologue
 
-SCHEDULE   A task is all output channels on a segment of pixels. In passes it copies a few blocks of input channels
-           through f, and every tile of output channels adds them to its sums, which are stored between passes. So f is
-           computed once, and the copied inputs and a tile's weights stay in the first-level cache meanwhile. The first
-           tile also asks for the inputs of the next pass: copying waits for none.
+SCHEDULE   A task is all output channels on a segment of pixels: of one row, or some whole rows. In passes it computes f
+           of a few blocks of input channels, and every tile of output channels adds them to its sums, which are stored
+           between passes. So f is computed once, and its results and a tile's weights stay in the first-level cache
+           meanwhile. The first tile also asks for the inputs of the next pass of an elementwise f: it waits for none.
 
-EMIT       `_Emitter.task`, over passes (`_copy`) and tiles (`_tile`); strips and the tile of sums are conv.py's.
+EMIT       `_Emitter.task`, over passes and tiles (`_tile`); strips and the tile of sums are conv.py's.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,14 @@ from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.conv import ConvEmitter, DirectConv, Pass, Task
 from graphc.codegen.kernels.conv_geometry import PASS_BLOCKS, Geometry
-from graphc.codegen.kernels.prologue import Prologue
+from graphc.codegen.kernels.prologue import Place, Prologue
 from graphc.codegen.kernels.tile import LINE, for_strips, prefetch
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike, dims
 from graphc.ops import Conv2d
 
 SEGMENT = 48  # pixels
+ROWS_SEGMENT = 112  # where windows see the rows beside a segment: more rows, fewer of those
 
 
 class ThroughConv(DirectConv):
@@ -44,15 +45,23 @@ class ThroughConv(DirectConv):
         extra: Sequence[Buffer],
         prologue: Prologue,
     ) -> None:
-        g = replace(g, segment=max(SEGMENT // g.pixels, 1) * g.pixels, pass_blocks=PASS_BLOCKS)
+        g = replace(g, segment=ROWS_SEGMENT if prologue.in_rows else SEGMENT, pass_blocks=PASS_BLOCKS)
         super().__init__(op, g, y, x, w, bias, extra)
-        (n, _, height, width), segment = x.shape, g.segment
         self.name = f"conv_through_{g.vectors}x{g.pixels}"
-        self.reason = f"{g.vectors} vectors x {g.pixels} pixels; inputs through {prologue.text}"
+        self.reason = f"{g.vectors} vectors x {g.pixels} pixels; {prologue.reason}"
         self.prologue = prologue
         self.buffers = [*self.buffers, *prologue.operands]
-        pixels = dims.product([height, width])
-        self.bands = Bands(n, dims.ceil_div(pixels, segment), 1, 1, width, segment)
+        n, _, p, q = y.shape
+        if prologue.in_rows:
+            columns = dims.minimum(q, g.segment)
+            fitting = dims.maximum(1, dims.floor_div(g.segment, q))
+            rows = _divide_up(p, _divide_up(p, fitting))  # as even as can be
+        else:
+            p, q, rows, columns = 1, dims.product([p, q]), 1, g.segment
+        bands, segments = _divide_up(p, rows), _divide_up(q, columns)
+        self.sizes += [p, q, rows, columns, bands, segments, *prologue.sizes]
+        by_rows, by_pixels = Bands(n, bands, segments, size=rows), Bands(n, segments, 1, 1, y.shape[3], columns)
+        self.bands = by_rows if prologue.in_rows else by_pixels
         self.tasks: DimLike = self.bands.tasks
         self.key = f"{self.name} {self.key} {prologue.key}"
 
@@ -66,6 +75,10 @@ class ThroughConv(DirectConv):
         _Emitter(self, b, function).emit()
 
 
+def _divide_up(a: DimLike, b: DimLike) -> DimLike:
+    return dims.floor_div(a + b - 1, b)
+
+
 class _Emitter(ConvEmitter):
     """The code of one ThroughConv."""
 
@@ -75,48 +88,38 @@ class _Emitter(ConvEmitter):
         super().__init__(kernel, b, function)
         count = len(self.extra) - len(kernel.prologue.operands)
         self.extra, self.operands = self.extra[:count], self.extra[count:]
+        self.result_images, sizes = self.result_images[: 1 + count], self.result_images[1 + count :]
+        self.p_all, self.q_all, self.rows, self.columns, self.bands, self.segments, *self.before_sizes = sizes
         self.copy = address(b, self.sums, b.mul(self.tiles, i64(self.g.sums_bytes)), I8)
 
     def task(self, number: ir.Value) -> None:
+        """All output channels on a segment of pixels."""
         b, g = self.b, self.g
-        segment, n = b.urem(number, self.segments), b.udiv(number, self.segments)
-        start = b.mul(segment, self.segment)
-        pixels = least(b, b.sub(self.q, start), self.segment)
-        first_pixel = b.mul(start, i64(g.lanes))
-        x = address(b, self.x, b.add(b.mul(n, self.x_image), first_pixel), F32)
+        segment, number = b.urem(number, self.segments), b.udiv(number, self.segments)
+        band, n = b.urem(number, self.bands), b.udiv(number, self.bands)
+        row, column = b.mul(band, self.rows), b.mul(segment, self.columns)
+        rows, columns = least(b, b.sub(self.p_all, row), self.rows), least(b, b.sub(self.q_all, column), self.columns)
+        x = address(b, self.x, b.mul(n, self.x_image), F32)
         images = [b.mul(n, image) for image in self.result_images]
         results = [address(b, p, at, F32) for p, at in zip((self.y, *self.extra), images, strict=True)]
-        every = Task(i64(0), i64(1), pixels, i64(0), i64(0), x, first_pixel, self.k_blocks, results)
+        start = b.mul(b.add(b.mul(row, self.q_all), column), i64(g.lanes))
+        every = Task(i64(0), i64(1), b.mul(rows, columns), i64(0), i64(0), x, start, self.k_blocks, results)
+        place, line = Place(row, rows, column, columns), i64(g.segment * g.lanes)
 
         def one(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             end = least(b, b.add(first, i64(PASS_BLOCKS)), self.c_blocks)
             self.pass_blocks = b.sub(end, first)
-            self._copy(every, first, end)
-            block = b.mul(self.segment, i64(g.lanes))
-            repeat(b, i64(0), self.tiles, 1, [], lambda tile, _: self._tile(every, tile, block, first, end))
+
+            def block(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                target = address(b, self.copy, b.mul(b.sub(number, first), line), F32)
+                self.kernel.prologue.emit(b, g.lanes, x, self.operands, self.before_sizes, number, place, target)
+                return []
+
+            repeat(b, first, end, 1, [], block)
+            repeat(b, i64(0), self.tiles, 1, [], lambda tile, _: self._tile(every, tile, line, first, end))
             return []
 
         repeat(b, i64(0), self.c_blocks, PASS_BLOCKS, [], one)
-
-    def _copy(self, t: Task, first: ir.Value, end: ir.Value) -> None:
-        """Write the inputs of a pass as [block, pixel, lane], through the prologue."""
-        b, g = self.b, self.g
-
-        def one_block(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            f = self.kernel.prologue.emit(b, g.lanes, self.operands, b.mul(number, i64(g.lanes)))
-            source = address(b, t.x, b.mul(number, self.plane), F32)
-            row = b.mul(b.mul(b.sub(number, first), self.segment), i64(g.lanes))
-            target = address(b, self.copy, row, F32)
-
-            def one(pixel: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                at = b.mul(pixel, i64(g.lanes))
-                value = b.load(address(b, source, at, F32), typ=self.type, align=4)
-                b.store(f(value), address(b, target, at, F32), align=4)
-                return []
-
-            return repeat(b, i64(0), t.columns, 1, [], one)
-
-        repeat(b, first, end, 1, [], one_block)
 
     def _tile(self, every: Task, tile: ir.Value, block: ir.Value, first: ir.Value, end: ir.Value) -> list[ir.Value]:
         """Add the inputs of a pass to the sums of one tile of output channels."""
@@ -130,7 +133,12 @@ class _Emitter(ConvEmitter):
 
         def strip(start: ir.Value, pixels: int) -> None:
             at = b.mul(start, i64(g.lanes))
-            when(b, b.icmp_signed("==", tile, i64(0)), lambda: self._ask_for_inputs(t, end, at, pixels))
+            if not self.kernel.prologue.in_rows:
+                when(
+                    b,
+                    b.icmp_signed("==", tile, i64(0)),
+                    lambda: self._ask_for_inputs(t, end, b.add(every.y, at), pixels),
+                )
             saved = address(b, sums, b.mul(start, i64(g.vectors * g.lanes)), F32)
             number = b.udiv(b.add(start, i64(g.pixels - 1)), i64(g.pixels))
             x = address(b, self.copy, at, F32)
@@ -144,7 +152,7 @@ class _Emitter(ConvEmitter):
         b, g = self.b, self.g
         last = b.icmp_signed(">=", end, self.c_blocks)
         block = b.select(last, i64(0), end)
-        at = b.add(at, b.select(last, b.mul(self.segment, i64(g.lanes)), i64(0)))
+        at = b.add(at, b.select(last, i64(g.segment * g.lanes), i64(0)))
         for i in range(PASS_BLOCKS):
             row = address(b, t.x, b.add(b.mul(b.add(block, i64(i)), self.plane), at), F32)
             for line in range(-(-pixels * g.lanes * 4 // LINE)):

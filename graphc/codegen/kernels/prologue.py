@@ -1,51 +1,152 @@
-"""What a kernel does to its input while it reads it: an elementwise op before a convolution."""
+"""What a 1x1 convolution does to its input while it reads it: an elementwise op, or a depthwise convolution."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, splat
+from graphc.codegen.blocks import F32, address, i64, repeat, splat
+from graphc.codegen.kernels.epilogue import Epilogue
+from graphc.codegen.kernels.window import WindowCode
 from graphc.codegen.nest import Buffer
 from graphc.codegen.values import ValueEmitter
-from graphc.ir import DType
+from graphc.ir import DimLike, DType, dims
 from graphc.ops import scalar
+from graphc.ops.window import Window
 
 
 @dataclass(frozen=True)
-class Prologue:
-    """A scalar expression over x0, x1, ...: number `image` is the kernel's input, the others are `operands`.
+class Place:
+    """Some rows and columns of a prologue's result."""
 
-    These have a number for each channel, whole blocks of them, or one.
-    """
+    row: ir.Value
+    rows: ir.Value
+    column: ir.Value
+    columns: ir.Value
 
-    text: str
-    image: int
-    operands: tuple[Buffer, ...]
+
+class Prologue(Protocol):
+    """Computes its result block by block of channels."""
+
+    @property
+    def reason(self) -> str:
+        """What a profile says of it."""
 
     @property
     def key(self) -> str:
         """Everything that the code depends on."""
-        return f"{self.text} {self.image} {[x.type.elements == 1 for x in self.operands]}"
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether rows must be told apart; else all pixels are one row."""
+
+    @property
+    def operands(self) -> Sequence[Buffer]:
+        """What it reads beside the image."""
+
+    @property
+    def sizes(self) -> Sequence[DimLike]:
+        """The dims that the code needs as arguments."""
 
     def emit(
-        self, b: ir.IRBuilder, lanes: int, pointers: Sequence[ir.Value], channel: ir.Value
-    ) -> Callable[[ir.Value], ir.Value]:
-        """The expression as a function of vectors of the block that begins at this channel; the operands are at
-        `pointers`.
-        """
-        type, others = ir.VectorType(F32, lanes), list[ir.Value]()
-        for x, pointer in zip(self.operands, pointers, strict=True):
+        self,
+        b: ir.IRBuilder,
+        lanes: int,
+        image: ir.Value,
+        operands: Sequence[ir.Value],
+        sizes: Sequence[ir.Value],
+        block: ir.Value,
+        place: Place,
+        target: ir.Value,
+    ) -> None:
+        """Write the results of one block, row by row, from `target` on; the image begins at its first block."""
+
+
+class ElementwisePrologue:
+    """A scalar expression over x0, x1, ...: number `position` is the image, the others are the operands.
+
+    These have a number for each channel, whole blocks of them, or one. Pixels are one long row.
+    """
+
+    in_rows = False
+
+    def __init__(self, text: str, position: int, image: Buffer, operands: Sequence[Buffer]) -> None:
+        self.sizes: list[DimLike] = [dims.product(image.shape[2:])]
+        self.reason, self.operands = f"inputs through {text}", operands
+        self.key = f"{text} {position} {[x.type.elements == 1 for x in operands]}"
+        self._expr, self._position = scalar.parse(text, [DType.F32] * (1 + len(operands))), position
+
+    def emit(
+        self,
+        b: ir.IRBuilder,
+        lanes: int,
+        image: ir.Value,
+        operands: Sequence[ir.Value],
+        sizes: Sequence[ir.Value],
+        block: ir.Value,
+        place: Place,
+        target: ir.Value,
+    ) -> None:
+        """Write the results of one block of a segment of pixels."""
+        plane, type = sizes[0], ir.VectorType(F32, lanes)
+
+        def load(base: ir.Value, at: ir.Value) -> ir.Value:
+            return b.load(address(b, base, at, F32), typ=type, align=4)
+
+        others = []
+        for x, pointer in zip(self.operands, operands, strict=True):
             if x.type.elements == 1:
                 others.append(splat(b, b.load(pointer, typ=F32, align=4), lanes))
             else:
-                others.append(b.load(address(b, pointer, channel, F32), typ=type, align=4))
-        expr = scalar.parse(self.text, [DType.F32] * (1 + len(others)))
+                others.append(load(pointer, b.mul(block, i64(lanes))))
+        source = address(b, image, b.mul(b.add(b.mul(block, plane), place.column), i64(lanes)), F32)
 
-        def apply(value: ir.Value) -> ir.Value:
-            emitter, operands = ValueEmitter(b, lanes, {}, {}), others.copy()
-            operands.insert(self.image, value)
-            emitter.known |= {scalar.Arg(i): operand for i, operand in enumerate(operands)}
-            return emitter.spread(emitter.value(expr, DType.F32))
+        def one(pixel: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            at, emitter = b.mul(pixel, i64(lanes)), ValueEmitter(b, lanes, {}, {})
+            values = [*others[: self._position], load(source, at), *others[self._position :]]
+            emitter.known |= {scalar.Arg(i): value for i, value in enumerate(values)}
+            result = emitter.spread(emitter.value(self._expr, DType.F32))
+            b.store(result, address(b, target, at, F32), align=4)
+            return []
 
-        return apply
+        repeat(b, i64(0), place.columns, 1, [], one)
+
+
+class DepthwisePrologue:
+    """epilogue(conv2d(image, weights) + bias), each channel alone; weights and bias packed by blocks of channels."""
+
+    in_rows = True
+
+    def __init__(
+        self, window: Window, image: Buffer, weights: Buffer, bias: Buffer | None, epilogue: str | None
+    ) -> None:
+        (r, s), stride = window.kernel, window.stride
+        self.reason = f"inputs through a depthwise {r}x{s} at stride {stride[1]}"
+        self.operands: list[Buffer] = [weights, *([bias] if bias else [])]
+        self.key = f"{s} {stride[1]} {window.dilation[1]} {bias is not None} {epilogue}"
+        self.sizes: list[DimLike] = [*image.shape[2:], r, stride[0], window.dilation[0], *window.padding[:2]]
+        self._window, self._epilogue = window, Epilogue(epilogue, 0)
+
+    def emit(
+        self,
+        b: ir.IRBuilder,
+        lanes: int,
+        image: ir.Value,
+        operands: Sequence[ir.Value],
+        sizes: Sequence[ir.Value],
+        block: ir.Value,
+        place: Place,
+        target: ir.Value,
+    ) -> None:
+        """Write the results of one block of some rows and columns."""
+        weights, *bias = operands
+        code = WindowCode(b, "conv", self._window, lanes, self._epilogue, sizes, weights, bias[0] if bias else None)
+        columns = place.column, b.add(place.column, place.columns)
+
+        def row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            at = b.mul(b.sub(b.mul(i, place.columns), place.column), i64(lanes))  # of column 0
+            code.emit(image, block, b.add(place.row, i), columns, [target], at, near=True)
+            return []
+
+        repeat(b, i64(0), place.rows, 1, [], row)

@@ -7,7 +7,7 @@ SCHEDULE   A vector is one pixel of a block of channels. A task is one output ro
            PIXELS are independent chains of operations, and neighbours share the inputs that they load; at the borders
            every tap is looked at. Rows outside are left out.
 
-EMIT       `WindowKernel.emit`.
+EMIT       `WindowCode.emit`: a row; `WindowKernel.emit`: all of them.
 """
 
 from collections.abc import Sequence
@@ -86,48 +86,73 @@ class WindowKernel:
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
-        _Emitter(self, b, function).emit()
+        count = len(self.buffers)
+        y, x, *rest = function.args[:count]
+        weights = rest.pop(0) if self.kind == "conv" else None
+        bias = rest.pop(0) if self.has_bias else None
+        *sizes, begin, end, _ = function.args[count:]
+        height, width, p_all, q_all, blocks, r_all, stride, dilation, above, before, x_image, *images = sizes
+        inside = height, width, r_all, stride, dilation, above, before
+        code = WindowCode(b, self.kind, self.window, self.lanes, self.epilogue, inside, weights, bias)
 
-
-class _Emitter:
-    """The code of one WindowKernel."""
-
-    def __init__(self, kernel: WindowKernel, b: ir.IRBuilder, function: ir.Function) -> None:
-        self.kernel, self.b, self.lanes = kernel, b, kernel.lanes
-        count = len(kernel.buffers)
-        self.y, self.x, *rest = function.args[:count]
-        self.weights = rest.pop(0) if kernel.kind == "conv" else None
-        self.bias = rest.pop(0) if kernel.has_bias else None
-        self.extra = rest
-        *sizes, self.begin, self.end, _ = function.args[count:]
-        self.height, self.width, self.p, self.q, self.blocks, self.r_all, self.stride, *sizes = sizes
-        self.dilation, self.above, self.before, self.x_image, *self.result_images = sizes
-        self.type = ir.VectorType(F32, kernel.lanes)
-        first = -inf if kernel.kind == "max" else 0.0
-        self.first = ir.Constant(self.type, [first] * kernel.lanes)
-
-    def emit(self) -> None:
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            b = self.b
-            row, number = b.urem(number, self.p), b.udiv(number, self.p)
-            self._row(row, b.udiv(number, self.blocks), b.urem(number, self.blocks))
+            row, number = b.urem(number, p_all), b.udiv(number, p_all)
+            block, n = b.urem(number, blocks), b.udiv(number, blocks)
+            image = address(b, x, b.mul(n, x_image), F32)
+            results = [address(b, r, b.mul(n, size), F32) for r, size in zip((y, *rest), images, strict=True)]
+            at = b.mul(b.mul(b.add(b.mul(block, p_all), row), q_all), i64(self.lanes))
+            code.emit(image, block, row, (i64(0), q_all), results, at)
             return []
 
-        repeat(self.b, self.begin, self.end, 1, [], task)
-        self.b.ret_void()
+        repeat(b, begin, end, 1, [], task)
+        b.ret_void()
 
-    def _row(self, row: ir.Value, n: ir.Value, block: ir.Value) -> None:
-        """One output row of one block of channels."""
-        b, lanes, window = self.b, self.lanes, self.kernel.window
+
+class WindowCode:
+    """What windows make of some columns of one output row of a block of channels.
+
+    `sizes` are the height and width of the image; of the window its height, and its stride and dilation down; the
+    padding above and before.
+    """
+
+    def __init__(
+        self,
+        b: ir.IRBuilder,
+        kind: str,
+        window: Window,
+        lanes: int,
+        epilogue: Epilogue,
+        sizes: Sequence[ir.Value],
+        weights: ir.Value | None,
+        bias: ir.Value | None,
+    ) -> None:
+        self.b, self.kind, self.window, self.lanes, self.epilogue = b, kind, window, lanes, epilogue
+        self.height, self.width, self.r_all, self.stride, self.dilation, self.above, self.before = sizes
+        self.weights, self.bias = weights, bias
+        self.type = ir.VectorType(F32, lanes)
+        first = -inf if kind == "max" else 0.0
+        self.first = ir.Constant(self.type, [first] * lanes)
+
+    def emit(
+        self,
+        image: ir.Value,
+        block: ir.Value,
+        row: ir.Value,
+        columns: tuple[ir.Value, ir.Value],
+        results: Sequence[ir.Value],
+        at: ir.Value,
+        near: bool = False,
+    ) -> None:
+        """Columns from one up to, but without another. Column 0 would lie `at` these elements of the `results`, which
+        are y and what the epilogue reads beside. `near` says that y is in the first-level cache.
+        """
+        b, lanes, window = self.b, self.lanes, self.window
         stride, taps = window.stride[1], (window.kernel[1] - 1) * window.dilation[1]
         top = b.sub(b.mul(row, self.stride), self.above)
         low, high = taps_inside(b, top, self.height, self.r_all, self.dilation)
         plane = b.mul(block, b.mul(self.height, self.width))
-        line = b.mul(b.add(plane, b.mul(top, self.width)), i64(lanes))
-        source = address(b, self.x, b.add(b.mul(n, self.x_image), line), F32)
-        images = [b.mul(n, image) for image in self.result_images]
-        y, *extra = (address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True))
-        target = b.mul(b.mul(b.add(b.mul(block, self.p), row), self.q), i64(lanes))
+        source = address(b, image, b.mul(b.add(plane, b.mul(top, self.width)), i64(lanes)), F32)
+        (y, *extra), (begin, end) = results, columns
         weights, bias = self.weights, None
         if weights is not None:
             weights = address(b, weights, b.mul(b.mul(block, self.r_all), i64(window.kernel[1] * lanes)), F32)
@@ -136,18 +161,18 @@ class _Emitter:
 
         def finish(q: ir.Value, sums: Sequence[ir.Value]) -> None:
             for i, total in enumerate(sums):
-                if self.kernel.kind == "average":
+                if self.kind == "average":
                     cells = float(window.kernel[0] * window.kernel[1])
                     total = b.fdiv(total, ir.Constant(self.type, [cells] * lanes))
                 if bias is not None:
                     total = b.fadd(total, bias)
-                at = b.add(target, b.mul(b.add(q, i64(i)), i64(lanes)))
-                result = self.kernel.epilogue.emit(b, lanes, [total, *(self._vector(e, at) for e in extra)])
-                b.store(result, address(b, y, at, F32), align=4)
+                place = b.add(at, b.mul(b.add(q, i64(i)), i64(lanes)))
+                result = self.epilogue.emit(b, lanes, [total, *(self._vector(e, place) for e in extra)])
+                b.store(result, address(b, y, place, F32), align=4)
 
         def strip(q: ir.Value, pixels: int) -> None:
-            for i in range(pixels):
-                ask_for(b, b.add(target, b.mul(b.add(q, i64(i)), i64(lanes))), (y, *extra))
+            for i in range(0 if near else pixels):
+                ask_for(b, b.add(at, b.mul(b.add(q, i64(i)), i64(lanes))), results)
             start = b.sub(b.mul(q, i64(stride)), self.before)
 
             def following(r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
@@ -156,7 +181,7 @@ class _Emitter:
                     prefetch(b, address(b, x, i64(i * lanes), F32))
                 return []
 
-            if self.kernel.kind != "conv":
+            if self.kind != "conv":
                 repeat(b, self.r_all, b.add(self.r_all, self.stride), 1, [], following)
 
             def line(r: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
@@ -190,13 +215,13 @@ class _Emitter:
 
         def clamp(q: ir.Value, least: ir.Value) -> ir.Value:
             q = b.select(b.icmp_signed("<", q, least), least, q)
-            return b.select(b.icmp_signed(">", q, self.q), self.q, q)
+            return b.select(b.icmp_signed(">", q, end), end, q)
 
-        left = clamp(b.udiv(b.add(self.before, i64(stride - 1)), i64(stride)), i64(0))
+        left = clamp(b.udiv(b.add(self.before, i64(stride - 1)), i64(stride)), begin)
         last = b.sub(b.add(self.width, self.before), i64(taps + 1))  # the last start of a window that fits
         fitting = b.select(b.icmp_signed("<", last, i64(0)), i64(0), b.add(b.udiv(last, i64(stride)), i64(1)))
         right = clamp(fitting, left)
-        repeat(b, i64(0), left, 1, [], border)
+        repeat(b, begin, left, 1, [], border)
         middle = b.sub(right, left)
 
         def strips() -> list[ir.Value]:
@@ -204,7 +229,7 @@ class _Emitter:
             return []
 
         when(b, b.icmp_signed(">", middle, i64(0)), strips)
-        repeat(b, right, self.q, 1, [], border)
+        repeat(b, right, end, 1, [], border)
 
     def _line(self, r: ir.Value) -> ir.Value:
         """Pixels from the row of r = 0 to that of r."""
@@ -216,10 +241,10 @@ class _Emitter:
     def _weight(self, weights: ir.Value | None, r: ir.Value, s: int) -> ir.Value | None:
         if weights is None:
             return None
-        taps = self.kernel.window.kernel[1]
+        taps = self.window.kernel[1]
         return self._vector(weights, self.b.mul(self.b.add(self.b.mul(r, i64(taps)), i64(s)), i64(self.lanes)))
 
     def _combine(self, total: ir.Value, cell: ir.Value, weight: ir.Value | None) -> ir.Value:
         if weight is not None:
             return intrinsic(self.b, f"llvm.fmuladd.{mangle(self.type)}", self.type, [cell, weight, total])
-        return emit_primitive(self.b, "max" if self.kernel.kind == "max" else "add", [total, cell])
+        return emit_primitive(self.b, "max" if self.kind == "max" else "add", [total, cell])
