@@ -1,4 +1,4 @@
-"""What a 1x1 convolution computes while it reads, elementwise or depthwise: where that is done, how exact, which bits."""
+"""What a 1x1 convolution computes while it reads, elementwise or depthwise: where that is done, how exact, the bits."""
 
 from collections.abc import Callable
 from functools import partial
