@@ -62,7 +62,7 @@ def make_strip_rule(graph: Graph, carry: Carry) -> StripRule:
 
 
 def _in_part(graph: Graph, node: Node, paths: list[Path]) -> bool:
-    """Whether a node is computed for those rows alone that are not known; if it is computed as a whole at all."""
+    """Whether a node is computed for those rows alone that are not known, and has a place where they could be kept."""
     if may_be_absorbed(graph, node):
         return False
     return isinstance(node.op, CONVOLUTIONS) or any(p.window != PIXEL or p.transposed for p in paths)

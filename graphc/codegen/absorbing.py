@@ -1,7 +1,7 @@
 """What is before a 1x1 convolution and costs no walk over memory: the convolution computes it while it reads its input.
 
 A DenseNet has a batch norm and a relu before each, over all channels so far: to store their result took 11 % of its
-time. MobileNets and ShuffleNets have a depthwise convolution before each.
+time. MobileNets have a depthwise convolution before each: 4 to 7 % with one thread, 1 to 2 % with two.
 """
 
 from collections.abc import Mapping

@@ -59,8 +59,8 @@ def select_kernels(
 ) -> list[Kernel]:
     """The kernels that compute `outputs = op(inputs)`, in order. Buffers beside those two are temporaries.
 
-    Where a convolution has more than one candidate, `choose` decides. The first input is what is
-    computed `before`, if that is given, of its own image.
+    Where a convolution has more than one candidate, `choose` decides. If `before` is given, the first input is not
+    there: the kernel computes it.
 
     A convolution stays within 5e-6 of its largest output against float64; if `precise`, without Winograd, 1e-6.
     `fresh` weights are computed, or given, in every run.

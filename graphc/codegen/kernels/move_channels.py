@@ -83,29 +83,21 @@ class MoveChannels:
         places = list(dict.fromkeys((s, c // lanes) for s, c in wanted))
         type, plane = ir.VectorType(F32, lanes), b.mul(pixels, i64(lanes))
 
-        def load(place: tuple[int, int], at: ir.Value) -> ir.Value:
-            source, number = place
-            start = b.add(b.mul(plane, i64(number)), at)
-            return b.load(address(b, xs[source], start, F32), typ=type, align=4)
+        def pick(x: ir.Value, y: ir.Value, place: tuple[int, int], first: int) -> ir.Value:
+            """The lanes that lie at `place`, which are `first` and those behind it of x and then y; the others of x."""
+            order = [first + c % lanes if (s, c // lanes) == place else i for i, (s, c) in enumerate(wanted)]
+            order += range(len(order), lanes)
+            return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, lanes), order))
 
         def one(pixel: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            at = b.mul(pixel, i64(lanes))
-            vectors = [load(place, at) for place in places]
-            result = self._pick(
-                b,
-                vectors[0],
-                vectors[0],
-                [c % lanes if (s, c // lanes) == places[0] else i for i, (s, c) in enumerate(wanted)],
-            )
+            at, vectors = b.mul(pixel, i64(lanes)), []
+            for source, number in places:
+                start = b.add(b.mul(plane, i64(number)), at)
+                vectors.append(b.load(address(b, xs[source], start, F32), typ=type, align=4))
+            result = pick(vectors[0], vectors[0], places[0], 0)
             for place, vector in zip(places[1:], vectors[1:], strict=True):
-                order = [lanes + c % lanes if (s, c // lanes) == place else i for i, (s, c) in enumerate(wanted)]
-                result = self._pick(b, result, vector, order)
+                result = pick(result, vector, place, lanes)
             b.store(result, address(b, y, b.add(b.mul(plane, i64(block)), at), F32), align=4)
             return []
 
         repeat(b, *piece, 1, [], one)
-
-    def _pick(self, b: ir.IRBuilder, x: ir.Value, y: ir.Value, order: Sequence[int]) -> ir.Value:
-        """Lane i is lane order[i] of x and then y; of those that are not given, any."""
-        whole = [*order, *range(len(order), self.lanes)]
-        return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, self.lanes), whole))

@@ -17,13 +17,23 @@ from graphc.ops.window import Window
 
 
 @dataclass(frozen=True)
-class Place:
+class Patch:
     """Some rows and columns of a prologue's result."""
 
     row: ir.Value
     rows: ir.Value
     column: ir.Value
     columns: ir.Value
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the code of a prologue is given: the image, from its first channel on, its operands and sizes."""
+
+    lanes: int
+    image: ir.Value
+    operands: Sequence[ir.Value]
+    sizes: Sequence[ir.Value]
 
 
 class Prologue(Protocol):
@@ -49,18 +59,8 @@ class Prologue(Protocol):
     def sizes(self) -> Sequence[DimLike]:
         """The dims that the code needs as arguments."""
 
-    def emit(
-        self,
-        b: ir.IRBuilder,
-        lanes: int,
-        image: ir.Value,
-        operands: Sequence[ir.Value],
-        sizes: Sequence[ir.Value],
-        block: ir.Value,
-        place: Place,
-        target: ir.Value,
-    ) -> None:
-        """Write the results of one block, row by row, from `target` on; the image begins at its first block."""
+    def emit(self, b: ir.IRBuilder, given: Arguments, block: ir.Value, patch: Patch, target: ir.Value) -> None:
+        """Write the results of one block of channels, row by row, from `target` on."""
 
 
 class ElementwisePrologue:
@@ -77,30 +77,21 @@ class ElementwisePrologue:
         self.key = f"{text} {position} {[x.type.elements == 1 for x in operands]}"
         self._expr, self._position = scalar.parse(text, [DType.F32] * (1 + len(operands))), position
 
-    def emit(
-        self,
-        b: ir.IRBuilder,
-        lanes: int,
-        image: ir.Value,
-        operands: Sequence[ir.Value],
-        sizes: Sequence[ir.Value],
-        block: ir.Value,
-        place: Place,
-        target: ir.Value,
-    ) -> None:
-        """Write the results of one block of a segment of pixels."""
-        plane, type = sizes[0], ir.VectorType(F32, lanes)
+    def emit(self, b: ir.IRBuilder, given: Arguments, block: ir.Value, patch: Patch, target: ir.Value) -> None:
+        """Write the results of one block of channels."""
+        lanes, (plane,) = given.lanes, given.sizes
+        type = ir.VectorType(F32, lanes)
 
         def load(base: ir.Value, at: ir.Value) -> ir.Value:
             return b.load(address(b, base, at, F32), typ=type, align=4)
 
         others = []
-        for x, pointer in zip(self.operands, operands, strict=True):
+        for x, pointer in zip(self.operands, given.operands, strict=True):
             if x.type.elements == 1:
                 others.append(splat(b, b.load(pointer, typ=F32, align=4), lanes))
             else:
                 others.append(load(pointer, b.mul(block, i64(lanes))))
-        source = address(b, image, b.mul(b.add(b.mul(block, plane), place.column), i64(lanes)), F32)
+        source = address(b, given.image, b.mul(b.add(b.mul(block, plane), patch.column), i64(lanes)), F32)
 
         def one(pixel: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             at, emitter = b.mul(pixel, i64(lanes)), ValueEmitter(b, lanes, {}, {})
@@ -110,7 +101,7 @@ class ElementwisePrologue:
             b.store(result, address(b, target, at, F32), align=4)
             return []
 
-        repeat(b, i64(0), place.columns, 1, [], one)
+        repeat(b, i64(0), patch.columns, 1, [], one)
 
 
 class DepthwisePrologue:
@@ -128,25 +119,16 @@ class DepthwisePrologue:
         self.sizes: list[DimLike] = [*image.shape[2:], r, stride[0], window.dilation[0], *window.padding[:2]]
         self._window, self._epilogue = window, Epilogue(epilogue, 0)
 
-    def emit(
-        self,
-        b: ir.IRBuilder,
-        lanes: int,
-        image: ir.Value,
-        operands: Sequence[ir.Value],
-        sizes: Sequence[ir.Value],
-        block: ir.Value,
-        place: Place,
-        target: ir.Value,
-    ) -> None:
-        """Write the results of one block of some rows and columns."""
-        weights, *bias = operands
-        code = WindowCode(b, "conv", self._window, lanes, self._epilogue, sizes, weights, bias[0] if bias else None)
-        columns = place.column, b.add(place.column, place.columns)
+    def emit(self, b: ir.IRBuilder, given: Arguments, block: ir.Value, patch: Patch, target: ir.Value) -> None:
+        """Write the results of one block of channels, row by row."""
+        lanes, (weights, *biases) = given.lanes, given.operands
+        bias = biases[0] if biases else None
+        code = WindowCode(b, "conv", self._window, lanes, self._epilogue, given.sizes, weights, bias)
+        columns = patch.column, b.add(patch.column, patch.columns)
 
         def row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            at = b.mul(b.sub(b.mul(i, place.columns), place.column), i64(lanes))  # of column 0
-            code.emit(image, block, b.add(place.row, i), columns, [target], at, near=True)
+            at = b.mul(b.sub(b.mul(i, patch.columns), patch.column), i64(lanes))  # of column 0
+            code.emit(given.image, block, b.add(patch.row, i), columns, [target], at, near=True)
             return []
 
-        repeat(b, i64(0), place.rows, 1, [], row)
+        repeat(b, i64(0), patch.rows, 1, [], row)
