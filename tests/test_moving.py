@@ -69,6 +69,15 @@ def test_what_is_not_channels_is_moved_as_before() -> None:
     assert names.count("move_channels") == 2 and "nest_transpose" in names
 
 
+def test_too_many_channels_or_sources_are_moved_as_before() -> None:
+    net = Builder("net")
+    parts = nn.split(nn.concat(images(net, 700, 700), 1), (1, 1399))
+    assert "move_channels" not in steps_of(net.build(*parts))
+    net = Builder("net")
+    parts = nn.split(nn.concat(images(net, *[20] * 5), 1), (5, 95))
+    assert "move_channels" not in steps_of(net.build(*parts))
+
+
 @pytest.mark.parametrize("cpu", LEVELS)
 @settings(max_examples=4)
 @given(data=st.data())

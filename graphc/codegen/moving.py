@@ -6,6 +6,7 @@ computed: what lies between is never made.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from graphc.ir import DType, Graph, Node, Value
 
 MOVES = (ops.Concat, ops.Split, ops.Reshape, ops.Transpose)
 MOST_SOURCES = 4  # whose vectors one vector of a result is made of
-MOST_CHANNELS = 2048  # there is code for each block of them
+MOST_CHANNELS = 1024  # there is code for each block of them
 DEEPEST = 8  # nodes in a chain; ShuffleNet's have 5
 Cells = NDArray[Any]  # of the dims between N and H, W: (value, its channel)
 Channels = tuple[tuple[Value, int], ...]  # of a result: the value that each comes from, and the channel there
@@ -44,7 +45,7 @@ def find_moved(graph: Graph, node: Node, layouts: Mapping[Value, Layout], target
         return {}
     found = {v: _follow(graph, v, layouts) for v in node.outputs}
     for v, cells in found.items():
-        if v.type.rank != 4 or v.type.dtype != DType.F32 or cells is None or len(cells) > MOST_CHANNELS:
+        if v.type.rank != 4 or v.type.dtype != DType.F32 or cells is None:
             return {}
         sources = {x for x, _ in cells}
         if len(sources) > MOST_SOURCES or any(layouts.get(x) != Layout(target.lanes) for x in sources):
@@ -81,6 +82,8 @@ def _follow(graph: Graph, v: Value, layouts: Mapping[Value, Layout], depth: int 
 
     Parts in blocks are made: what is cut again and again would have ever more sources.
     """
+    if _count_channels(v) > MOST_CHANNELS:
+        return None
     node = graph.producers.get(v)
     made = depth > 0 and v in layouts and node is not None and isinstance(node.op, ops.Split)
     if node is None or not isinstance(node.op, MOVES) or made or depth == DEEPEST:
@@ -105,10 +108,16 @@ def _follow(graph: Graph, v: Value, layouts: Mapping[Value, Layout], depth: int 
     return _list_channels(v)
 
 
+def _count_channels(v: Value) -> int:
+    """The product of the dims between N and those of an image, as far as they are constant."""
+    return prod(d for d in v.type.shape[1:-2] if isinstance(d, int))
+
+
 def _list_channels(v: Value) -> Cells | None:
     """Those of a value that is not followed further."""
-    if v.type.rank != 4 or not isinstance(v.type.shape[1], int) or v.type.shape[1] > MOST_CHANNELS:
+    count = v.type.shape[1] if v.type.rank == 4 else None
+    if not isinstance(count, int):
         return None
-    cells = np.empty(v.type.shape[1], object)
-    cells[:] = [(v, c) for c in range(v.type.shape[1])]
+    cells = np.empty(count, object)
+    cells[:] = [(v, c) for c in range(count)]
     return cells
