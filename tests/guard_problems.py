@@ -36,6 +36,7 @@ FAMILIES = (
     *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
     *("dense_to_blocks", "blocks_to_dense", "move_channels", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
 )
+NOT_THERE = {"x86-64-v2": {"shorten_weights"}}  # that is slower with 4 lanes
 # These are no code: their result is their operand's bytes, or passes rewrite them into others
 WITHOUT_CODE = {"dropout", "flatten", "reshape", "identity", "batch_norm", "split"}
 
