@@ -183,7 +183,7 @@ def _exact_quotient(a: DimLike, b: Dim) -> DimLike | None:
     return quotient
 
 
-def ceil_div(a: DimLike, b: int) -> DimLike:
+def ceil_div(a: DimLike, b: DimLike) -> DimLike:
     """ceil(a / b) for b > 0."""
     return (a + (b - 1)) // b
 

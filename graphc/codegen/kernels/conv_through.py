@@ -56,10 +56,10 @@ class ThroughConv(DirectConv):
         if prologue.in_rows:
             columns = dims.minimum(q, g.segment)
             fitting = dims.maximum(1, dims.floor_div(g.segment, q))
-            rows = _divide_up(p, _divide_up(p, fitting))  # as even as can be
+            rows = dims.ceil_div(p, dims.ceil_div(p, fitting))  # as even as can be
         else:
             p, q, rows, columns = 1, dims.product([p, q]), 1, g.segment
-        bands, segments = _divide_up(p, rows), _divide_up(q, columns)
+        bands, segments = dims.ceil_div(p, rows), dims.ceil_div(q, columns)
         self.sizes += [p, q, rows, columns, bands, segments, *prologue.sizes]
         by_rows, by_pixels = Bands(n, bands, segments, size=rows), Bands(n, segments, 1, 1, y.shape[3], columns)
         self.bands = by_rows if prologue.in_rows else by_pixels
@@ -74,10 +74,6 @@ class ThroughConv(DirectConv):
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
         _Emitter(self, b, function).emit()
-
-
-def _divide_up(a: DimLike, b: DimLike) -> DimLike:
-    return dims.floor_div(a + b - 1, b)
 
 
 class _Emitter(ConvEmitter):

@@ -15,11 +15,10 @@ from llvmlite import ir
 from graphc.codegen.blocks import F32, I32, address, i64, repeat
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least
+from graphc.codegen.kernels.relayout import PIECE
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
 from graphc.ir import DimLike, dims
-
-PIECE = 1024  # 64 KiB of float32 with 16 channels: much more than a task costs, and threads share large images
 
 
 class MoveChannels:
