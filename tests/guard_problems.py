@@ -200,9 +200,8 @@ def absorbed(draw: st.DrawFn) -> Drawn:
                 y = nn.conv2d(x, c, kernel, 1, draw_pads(draw, kernel), groups=c, name=f"{name}.depthwise")
         k = draw(MANY) if name == "b" else 16 * draw(st.integers(1, 5))
         x = nn.conv2d(y, k, 1, name=f"{name}.conv")
-        if draw(st.booleans()):
-            x = nn.concat([x, nn.max_pool(x, 3, 1, 1)], 1)
-        c = 2 * k if isinstance(x.type.shape[1], int) and x.type.shape[1] > k else k
+        twice = draw(st.booleans())
+        c, x = (2 * k, nn.concat([x, nn.max_pool(x, 3, 1, 1)], 1)) if twice else (k, x)
     graph = net.build(x)
     return Drawn(graph, partial(random_inputs, graph), check_network, 5)
 

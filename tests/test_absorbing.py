@@ -9,13 +9,12 @@ from guarded_network import POISON, GuardedNetwork, run_guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_executors import LEVELS
+from test_planes import steps_of
 
 import graphc
 from graphc import nn
-from graphc.codegen.plan import make_plan
 from graphc.codegen.target import make_target
 from graphc.ir import Array, Builder, DType, Graph, Value, f32
-from graphc.passes import optimize
 from graphc.reference import run_reference
 from graphc.verify import relative_difference
 
@@ -65,10 +64,6 @@ def forked(net: Builder, x: Value) -> Value:
     """In all, two convolutions read what is computed."""
     y = normalized(net, x)
     return nn.add(y, nn.conv2d(y, 32, 1, name="other"))
-
-
-def steps_of(graph: Graph, cpu: str = "x86-64-v4") -> list[str]:
-    return [s.kernel.name for s in make_plan(optimize(graph), make_target(cpu)).steps]
 
 
 @pytest.mark.parametrize("cpu", ["x86-64-v4", "x86-64-v3", "x86-64-v2"])

@@ -6,14 +6,13 @@ from guarded_network import POISON, GuardedNetwork, run_guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_executors import LEVELS
+from test_planes import steps_of
 
 import graphc
 from graphc import nn
-from graphc.codegen.plan import make_plan
 from graphc.codegen.target import make_target
 from graphc.grad import gradient
 from graphc.ir import Builder, DType, Graph, Value, f32
-from graphc.passes import optimize
 from graphc.reference import run_reference
 from graphc.verify import relative_difference
 
@@ -39,10 +38,6 @@ def units(half: int, count: int) -> Graph:
         kept, y = nn.split(shuffle(x, 2), (half, half))
         x = nn.concat([kept, nn.conv2d(y, half, 3, padding=1, name=f"unit{i}")], 1)
     return net.build(nn.relu(nn.conv2d(shuffle(x, 2), 16, 1, name="last")))
-
-
-def steps_of(graph: Graph, cpu: str = "x86-64-v4") -> list[str]:
-    return [s.kernel.name for s in make_plan(optimize(graph), make_target(cpu)).steps]
 
 
 def test_nothing_between_is_made() -> None:
