@@ -31,7 +31,7 @@ class MoveChannels:
     ) -> None:
         self.lanes, self.channels, self.buffers = target.lanes, channels, [y, *sources]
         self.name = "move_channels"
-        self.reason = f"a shuffle for every vector of {len(sources)} images that has channels of a vector of the result"
+        self.reason = f"channels of {len(sources)} {'image' if len(sources) == 1 else 'images'}, shuffled in registers"
         n, c, h, w = y.shape
         blocks, pixels = dims.ceil_div(c, self.lanes), dims.product([h, w])
         pieces = dims.ceil_div(pixels, PIECE)
