@@ -5,6 +5,8 @@ import pytest
 from test_executors import LEVELS
 
 from graphc import models, nn
+from graphc.codegen import select
+from graphc.codegen.kernels import winograd_shape
 from graphc.codegen.kernels.transforms import Transform, make_transform, split_phases, split_taps, take_taps
 from graphc.codegen.plan import make_plan
 from graphc.codegen.target import make_target
@@ -46,16 +48,16 @@ def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> l
         (convolution(64, 1, 48), "conv_pointwise_3x8"),
         (convolution(64, 1, 160), "conv_pointwise_2x10"),
         (convolution(64, 3), "winograd4x4_3x3_4x6"),
-        (convolution(512, 3), "winograd4x4_3x3_1x25"),
+        (convolution(512, 3), "winograd4x4_3x3_4x6"),
         (convolution(256, 3, size=(56, 56)), "winograd4x4_3x3_4x6"),
-        (convolution(256, 3, size=(14, 14)), "winograd4x4_3x3_1x25"),
-        (convolution(512, 3, size=(7, 7)), "winograd2x2_3x3_1x25"),
+        (convolution(256, 3, size=(14, 14)), "winograd4x4_3x3_2x10_late"),
+        (convolution(512, 3, size=(7, 7)), "winograd2x2_3x3_2x10_late"),
         (convolution(64, 5), "winograd2x2_5x5_4x6"),
         (convolution(64, (1, 7)), "winograd1x4_1x7_4x6"),
         (convolution(64, (3, 1)), "winograd4x1_3x1_4x6"),
         (convolution(64, 3, stride=2), "winograd2x2_3x3_stride2_4x6"),
-        (convolution(256, 3, stride=2, size=(28, 28)), "winograd2x2_3x3_stride2_1x25"),
-        (convolution(256, 3, 512, stride=2, size=(28, 14)), "winograd2x2_3x3_stride2_1x25"),
+        (convolution(256, 3, stride=2, size=(28, 28)), "winograd2x2_3x3_stride2_2x10_late"),
+        (convolution(256, 3, 512, stride=2, size=(28, 14)), "winograd2x2_3x3_stride2_2x10_late"),
         (convolution(64, 4, stride=2), "winograd2x2_4x4_stride2_4x6"),
         (convolution(64, 5, stride=2), "winograd2x2_5x5_stride2_4x6"),
         (convolution(64, 3, stride=3), "conv_blocked_4x6"),
@@ -133,14 +135,30 @@ def test_phases_of_a_stride(kernel: int, channels: int, out: int, cpu: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("size", "stride"), [((7, 7), 1), ((8, 9), 1), ((12, 13), 1), ((20, 20), 1), ((20, 20), 2), ((28, 28), 2)]
+    "graph",
+    [
+        convolution(200, 3, 512, size=(7, 7)),  # the last chunk of input channels fills no vector
+        convolution(100, 3, 104, size=(14, 15)),
+        convolution(96, 3, 80, size=(35, 33)),  # an odd number of register tiles; two blocks of tiles
+        convolution(24, 3, 32, size=(1, 3)),
+        convolution(48, 5, 40, size=(9, 10)),
+        convolution(32, (1, 7), 48, size=(6, 11)),
+        convolution(40, (3, 1), 16, size=(12, 5)),
+        convolution(72, 3, 144, stride=2, size=(28, 27)),
+        convolution(24, 5, 24, stride=2, size=(13, 12)),
+    ],
 )
-def test_weights_from_afar_serve_many_tiles(size: tuple[int, int], stride: int) -> None:
-    """For 12 to 25 tiles, or 49; 200 channels fill no whole number of vectors."""
-    graph = convolution(200, 3, 512, stride, size=size)
-    assert kernels_of(graph)[0].endswith("_1x25")
-    x = np.random.default_rng(0).standard_normal((2, *graph.inputs[0].type.shape[1:2], *size)).astype(np.float32)
-    assert run_both(graph, x, precise=False) < 5e-6
+@pytest.mark.parametrize("cpu", LEVELS)
+def test_weights_are_transformed_when_they_are_used(graph: Graph, cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd_shape, "FAR", 0.01)  # bytes a cycle: as if they took that long to load
+    monkeypatch.setattr(winograd_shape, "SECOND_CACHE", 0)
+    monkeypatch.setattr(select, "winograd_pays", lambda *_: True)
+    assert kernels_of(graph, cpu=cpu)[0].endswith("_late")
+    x = np.random.default_rng(0).standard_normal((2, *map(int, graph.inputs[0].type.shape[1:]))).astype(np.float32)
+    (expected,) = run_reference(graph, [x], DType.F64)
+    results = [compile(graph, threads=threads, cpu=cpu)(x) for threads in (1, 2, 3)]
+    assert all(r.tobytes() == results[0].tobytes() for r in results)
+    assert relative_difference(results[0], expected) < 5e-6
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from graphc.codegen.kernels.window_transpose import TransposedWindowKernel
 from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_rows import WinogradRows, make_rows_geometry
 from graphc.codegen.kernels.winograd_shape import find_rows, make_rows_shape, make_shape, winograd_fits, winograd_pays
-from graphc.codegen.kernels.winograd_weights import WinogradWeights
+from graphc.codegen.kernels.winograd_weights import WinogradWeights, order_late
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
 from graphc.codegen.nest import Buffer, Nest, loop_vars, total
@@ -168,8 +168,9 @@ def _convolve(
         return [*kernels, weights, WinogradRows(op, rows, shape, y, x, weights.buffers[0], packed_bias, rest)]
     if tile is None:
         shape = make_shape(op, w, y, target)
-        weights = WinogradWeights(shape, w, y, turned)
-        return [*kernels, weights, WinogradConv(op, shape, y, x, weights.buffers[0], packed_bias, rest)]
+        late = PackWeights(order_late(shape, turned), stored, y) if shape.late else None
+        made = late or WinogradWeights(shape, w, y, turned)
+        return [*kernels, made, WinogradConv(op, shape, y, x, made.buffers[0], packed_bias, rest)]
     pack = PackWeights(order_weights(g, turned), stored, y)
     return [*kernels, pack, DirectConv(op, g, y, x, pack.buffers[0], packed_bias, rest)]
 

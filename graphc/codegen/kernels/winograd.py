@@ -9,38 +9,30 @@ ALGORITHM  For each tile of 4x4 results, on which 6x6 inputs d bear, and each pa
 SCHEDULE   A task is a block of tiles. It transforms the block's inputs into scratch (V), multiplies for each of the 36
            places with the weights (which were transformed when the network was loaded) into M, and transforms M into
            results. V and M stay in the second-level cache where they fit; the weights, four times those of the layer,
-           stream through once for each block, so more tiles a block mean less traffic. Most layers are a few blocks:
+           stream through once for each block, so more tiles a block mean less traffic. Of few tiles, they are not made
+           before they are used (winograd_products.py). Most layers are a few blocks:
            56x56 pixels are 9, 28x28 are 1 to 3. Were their number odd, one of two threads would wait for the other at
            the end, so two tasks share the last block then, which come last and take half as long. (One block is two
            such tasks.) To share every block would cost more: each of its tasks transforms all its inputs, or loads all
            its weights. With 2 threads, ResNet-18 takes 4 % less time for that, Inception v3 9 to 12 %.
            Places in V and M lie an odd number of cache lines apart: at a multiple of 4 KiB all 36 would fight for the
            same lines of the first-level cache.
-           The products are those of tile.py: a tile of 4 x 6 there, or 1 x 25 where weights come from afar.
 
-EMIT       `WinogradConv.emit`: _read_inputs, _multiply, _write_results.
+EMIT       `WinogradConv.emit`: _read_inputs, the products, _write_results.
 """
 
 from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I64, Body, address, i64, repeat, when
+from graphc.codegen.blocks import F32, I64, address, i64, repeat, when
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import (
-    ask_for,
-    coming_weights,
-    for_padded_strips,
-    for_strips,
-    prefetch,
-    sum_blocks,
-    sum_channels,
-    zeros,
-)
-from graphc.codegen.kernels.transforms import Transform, apply_both_sides
-from graphc.codegen.kernels.winograd_shape import STREAM_STEP, Shape
+from graphc.codegen.kernels.tile import ask_for, prefetch
+from graphc.codegen.kernels.transforms import apply_both_sides
+from graphc.codegen.kernels.winograd_products import LateProducts, Operands, StoredProducts
+from graphc.codegen.kernels.winograd_shape import Shape
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike, dims
 from graphc.ops import Conv2d
@@ -62,9 +54,10 @@ class WinogradConv:
         s = self.shape = shape
         self.has_bias, self.epilogue = bias is not None, Epilogue(op.epilogue, len(extra))
         m, n, (r_all, s_all) = s.rows.m, s.columns.m, s.kernel
-        self.name = f"winograd{s.form}_{s.vectors}x{s.pixels}"
+        self.name = f"winograd{s.form}_{s.vectors}x{s.pixels}{'_late' if s.late else ''}"
         direct = m * n * r_all * s_all
-        self.reason = f"stride {s.stride}: {s.products} products for {m * n} results that take {direct} directly"
+        late = "; weights transformed when they are used" if s.late else ""
+        self.reason = f"stride {s.stride}: {s.products} products for {m * n} results that take {direct} directly{late}"
         self.buffers = [y, x, u, *([bias] if bias else []), *extra]
         (images, _, height, width), (_, _, p, q) = x.shape, y.shape
         rows, columns = dims.ceil_div(p, s.rows.m), dims.ceil_div(q, s.columns.m)
@@ -87,9 +80,10 @@ class WinogradConv:
 
     @property
     def scratch(self) -> int:
-        """V, M, and the inputs of one tile."""
+        """V, M, the inputs of one tile and a vector of zeros, and weights that are transformed late."""
         s = self.shape
-        return 4 * (s.products * s.v_place + s.places * s.m_place + s.rows.side * s.columns.side * s.lanes)
+        patch = (s.rows.side * s.columns.side + 1) * s.lanes
+        return 4 * (s.products * s.v_place + s.places * s.m_place + patch + s.late_elements)
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
@@ -114,11 +108,17 @@ class _Emitter:
         self.type = ir.VectorType(F32, self.s.lanes)
         self.m = address(b, self.scratch, b.mul(self.v_place, i64(self.s.products)), F32)
         self.patch = address(b, self.m, b.mul(self.m_place, i64(self.s.places)), F32)
+        self.zeros = address(b, self.patch, i64(self.s.rows.side * self.s.columns.side * self.s.lanes), F32)
+        late = address(b, self.zeros, i64(self.s.lanes), F32)
+        pointers, sizes = (self.scratch, self.m, self.u, late), (self.c, self.k_tiles, self.tiles)
+        operands = Operands(self.s, *pointers, *sizes, self.v_place, self.m_place)
+        self.products = (LateProducts if self.s.late else StoredProducts)(b, operands)
 
     def emit(self) -> None:
         """A task: a block of tiles, or half of the last one where their number is odd. A thread that has both halves
         computes them at once."""
         b = self.b
+        b.store(ir.Constant(self.type, [0.0] * self.s.lanes), self.zeros, align=4)
 
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             second = b.icmp_signed("==", number, self.all_blocks)
@@ -149,7 +149,7 @@ class _Emitter:
         def part(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             first_k = b.add(start_k, b.mul(number, self.most_tiles))
             k_count = least(b, b.sub(end_k, first_k), self.most_tiles)
-            self._multiply(first_k, k_count, count)
+            self.products.emit(first_k, k_count, count)
             first_block = b.mul(first_k, i64(s.vectors))
             k_blocks = least(b, b.sub(self.k_blocks, first_block), b.mul(k_count, i64(s.vectors)))
             self._write_results(n, first, count, first_block, k_blocks)
@@ -223,96 +223,20 @@ class _Emitter:
         """The inputs of a tile that reaches outside the image, with zeros there."""
         b, lanes = self.b, self.s.lanes
         rows, columns = self.s.rows.side, self.s.columns.side
-        zero = ir.Constant(self.type, [0.0] * lanes)
+        inside = [b.icmp_unsigned("<", b.add(left, i64(j)), self.width) for j in range(columns)]
 
         def line(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             row = b.add(top, i)
             row_inside = b.icmp_unsigned("<", row, self.height)
-
-            def pixel(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                column = b.add(left, j)
-                inside = b.and_(row_inside, b.icmp_unsigned("<", column, self.width))
-                at = b.mul(b.add(b.mul(row, self.width), column), i64(lanes))
-                (value,) = when(b, inside, lambda: [self._vector(source, at)], [zero])
-                place = b.mul(b.add(b.mul(i, i64(columns)), j), i64(lanes))
-                b.store(value, address(b, self.patch, place, F32), align=4)
-                return []
-
-            return repeat(b, i64(0), i64(columns), 1, [], pixel)
+            start = b.mul(b.add(b.mul(row, self.width), left), i64(lanes))
+            place = b.mul(i, i64(columns * lanes))
+            for j in range(columns):
+                at = address(b, source, b.add(start, i64(j * lanes)), F32)
+                value = self._vector(b.select(b.and_(row_inside, inside[j]), at, self.zeros), 0)
+                b.store(value, address(b, self.patch, b.add(place, i64(j * lanes)), F32), align=4)
+            return []
 
         return repeat(b, i64(0), i64(rows), 1, [], line)
-
-    # -- products: M = U V --------------------------------------------------------------------------------------------
-
-    def _multiply(self, first_k: ir.Value, k_count: ir.Value, count: ir.Value) -> None:
-        b, s = self.b, self.s
-        width = s.vectors * s.lanes
-        k_weights = b.mul(self.c, i64(width))  # of one tile of output channels at one place
-        x_block = b.mul(self.tiles, i64(s.lanes))
-        full = self.c_blocks if s.c % s.lanes == 0 else b.sub(self.c_blocks, i64(1))
-
-        def place(e: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            (row, column), (rows, columns) = (
-                (b.udiv(e, i64(s.columns.places)), b.urem(e, i64(s.columns.places))),
-                s.axes,
-            )
-            first = b.add(b.mul(row, i64(rows.phases * columns.products)), b.mul(column, i64(columns.phases)))
-
-            def k_tile(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                result = b.add(b.mul(e, self.m_place), b.mul(b.mul(k, i64(s.vectors)), x_block))
-
-                def strip(start: ir.Value, pixels: int) -> None:
-                    strip_number = b.udiv(b.add(start, i64(s.pixels - 1)), i64(s.pixels))
-                    ahead, lines = coming_weights(b, k_weights, s.vectors, strip_number)
-
-                    def product(number: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-                        at = b.add(b.mul(number, self.v_place), b.mul(start, i64(s.lanes)))
-                        x = address(b, self.scratch, at, F32)
-                        number = b.add(b.mul(number, self.k_tiles), b.add(first_k, k))
-                        weights = address(b, self.u, b.mul(number, k_weights), F32)
-
-                        def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
-                            w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
-                            x_c = address(b, x, b.mul(c, x_block), F32)
-                            coming = address(b, weights, b.add(ahead, b.mul(c, i64(s.lanes * lines * s.lanes))), F32)
-                            return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, coming, lines)
-
-                        sums = sum_blocks(b, full, sums, block)
-                        return block(full, sums, s.c % s.lanes) if s.c % s.lanes else sums
-
-                    sums = self._over_phases(first, row, column, zeros(s.lanes, s.vectors, pixels), product)
-                    for number, value in enumerate(sums):
-                        vector, pixel = divmod(number, pixels)
-                        at = b.add(result, b.mul(x_block, i64(vector)))
-                        at = b.add(at, b.mul(b.add(start, i64(pixel)), i64(s.lanes)))
-                        b.store(value, address(b, self.m, at, F32), align=4)
-
-                if s.streams:
-                    for_padded_strips(b, count, s.pixels, STREAM_STEP, strip)
-                else:
-                    for_strips(b, count, s.pixels, strip)
-                return []
-
-            return repeat(b, i64(0), k_count, 1, [], k_tile)
-
-        repeat(b, i64(0), i64(self.s.places), 1, [], place)
-
-    def _over_phases(
-        self, first: ir.Value, row: ir.Value, column: ir.Value, sums: list[ir.Value], product: Body
-    ) -> list[ir.Value]:
-        """`sums` after each product of the place (row, column), the `first` and those of the other phases."""
-        b, (rows, columns) = self.b, self.s.axes
-        if self.s.stride == 1:
-            return product(first, sums)
-
-        def count(place: ir.Value, axis: Transform) -> ir.Value:
-            return b.select(b.icmp_signed("<", place, i64(axis.places - 1)), i64(axis.phases), i64(axis.last))
-
-        def over_rows(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-            start = b.add(first, b.mul(i, i64(columns.products)))
-            return repeat(b, start, b.add(start, count(column, columns)), 1, sums, product)
-
-        return repeat(b, i64(0), count(row, rows), 1, sums, over_rows)
 
     # -- results: y = AT M A ------------------------------------------------------------------------------------------
 

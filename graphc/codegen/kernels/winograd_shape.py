@@ -7,9 +7,9 @@ F(2x2) of each of the four phases that even and odd rows and columns make, added
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from graphc.codegen.kernels.tile import split_vectors
+from graphc.codegen.kernels.tile import narrow_tile, split_vectors
 from graphc.codegen.kernels.transforms import (
     IDENTITY,
     Transform,
@@ -41,16 +41,16 @@ FEW_CHANNELS = 256  # input and output channels together, up to which V and M of
 TILES = (24, 54)  # of a block, with few and with many channels, at 36 places
 MOST_TILES = 96
 FEWEST_CHANNELS = 16  # with fewer, the transforms cost more than the products save
-# Weights that do not fit the second-level cache come from the last one, or from memory, in every run. With one vector
-# of them beside as many tiles as registers hold sums, each is fetched once where the image has no more tiles than that:
-# 256 channels of 14x14 take 20 % less time than with 4 x 6. Where tiles are more, 4 x 6 is 5 to 15 % faster, for one
-# vector is bound by loads of inputs, unless the weights do not fit the last cache either (512 channels of 28x28: 8 %
-# less time). With 16 registers, 1 x 9 to 1 x 13 are slower everywhere. At stride 2, a place has the weights of up to 4
-# phases, and 1 x 25 is 7 % faster for two strips too (128 to 256 channels, 28x28 to 14x14).
-SECOND_CACHE, LAST_CACHE = 1 << 20, 32 << 20  # bytes of weights
-STREAM_PIXELS = 25  # beside one vector, with 32 registers
-STREAM_STEP = 4  # of the lengths of such strips: code for all 25 takes LLVM four times as long
-BANDWIDTH = 8  # bytes a cycle from the last cache
+# Transformed weights that do not fit the second-level cache come from memory in every run, for a second block of tiles
+# from the last cache: at so many bytes a cycle. (A loop that only reads gets 4 from an Intel Xeon's, Sapphire Rapids.)
+SECOND_CACHE = 1 << 20  # bytes of weights
+FAR, LAST, NEAR = 4, 6, 32
+LATE_CHANNELS = 16  # input channels whose weights are transformed together; with 32, layers take 5 to 15 % more time
+# By stride: what it costs to add the sums of such a chunk to those of the ones before; and operations for each number
+# that a transform of weights makes, with what it loads and stores. At stride 2, 25 products make 9 sums.
+LATE_SUMS, LATE_COST = {1: 1.08, 2: 1.03}, {1: 6, 2: 3}
+FEWEST_TILES = 8  # fewer beside a register tile take as long
+DIRECT_COST = 1.1  # of a direct convolution, beside its products
 SHOWN = 0.25  # of the time that weights take to load, what shows although products are computed meanwhile
 TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are trained with
 # The transforms beside the products, at 64 to 128 channels, by stride: F(2x2) at stride 2 takes additions alone
@@ -75,6 +75,7 @@ class Shape:
     k: int
     rows: Transform
     columns: Transform
+    late: bool = False  # whether weights are transformed in every run, a few channels at a time
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -108,11 +109,6 @@ class Shape:
         return self.rows.places * self.columns.places
 
     @property
-    def streams(self) -> bool:
-        """Whether the weights are used once for many tiles."""
-        return self.pixels == STREAM_PIXELS
-
-    @property
     def c_blocks(self) -> int:
         """Blocks of input channels; the last may be partly filled."""
         return -(-self.c // self.lanes)
@@ -131,21 +127,23 @@ class Shape:
     def half_tiles(self) -> int:
         """Register tiles of output channels in one of two tasks that share a block; all, if each has half of its tiles.
 
-        Half of the channels needs all inputs transformed, half of the tiles needs all weights. Where weights are used
-        once for many tiles, they would be loaded twice. Three register tiles of channels are shared as 2 + 1: with 2
-        threads, 192 channels of 17x17 take 28 % less time with half of the tiles.
+        Half of the channels needs all inputs transformed, half of the tiles needs all weights, which were transformed
+        twice if that is done late. Three register tiles of channels are shared as 2 + 1: with 2 threads, 192 channels
+        of 17x17 take 28 % less time with half of the tiles.
         """
-        return self.k_tiles if self.k_tiles % 2 and not self.streams else -(-self.k_tiles // 2)
+        return self.k_tiles if self.k_tiles % 2 and not self.late else -(-self.k_tiles // 2)
 
     @property
     def most_tiles(self) -> int:
         """Register tiles of output channels that are computed together at most."""
+        if self.late:
+            return 1
         return self.k_tiles if self.k < MANY_OUTPUTS else -(-self.k_tiles // 2)
 
     @property
     def tiles(self) -> int:
         """Tiles of results in a block."""
-        scaled = TILES[self.c + self.k > FEW_CHANNELS] * 36 // self.products
+        scaled = TILES[self.late or self.c + self.k > FEW_CHANNELS] * 36 // self.products
         return max(1, min(MOST_TILES, scaled) // self.pixels) * self.pixels
 
     @property
@@ -158,10 +156,26 @@ class Shape:
         """Elements from one place of M to the next."""
         return (self.most_tiles * self.vectors * self.tiles | 1) * self.lanes
 
+    @property
+    def u_place(self) -> int:
+        """Elements from one place of the weights that are transformed late to the next."""
+        return (LATE_CHANNELS * self.vectors | 1) * self.lanes
+
+    @property
+    def late_elements(self) -> int:
+        """Of a row of the weights that are transformed late."""
+        return self.rows.phases * self.columns.products * self.u_place if self.late else 0
+
     def cycles(self, tiles: int) -> float:
         """About how long an image of so many tiles takes, for each pair of channels."""
-        loaded = -(-tiles // self.tiles) * self.products * 4 / BANDWIDTH
-        return max(tiles * self.products * TRANSFORM_COST[self.stride] / (2 * self.lanes), loaded) + loaded * SHOWN
+        blocks, numbers = -(-tiles // self.tiles), self.products
+        far = 4 * numbers * self.c * self.k > SECOND_CACHE
+        computed = max(tiles, FEWEST_TILES) * self.products * TRANSFORM_COST[self.stride]
+        if self.late:
+            numbers = self.kernel[0] * self.kernel[1]
+            computed = computed * LATE_SUMS[self.stride] + blocks * self.products * LATE_COST[self.stride]
+        loaded = 4 * numbers * (1 / FAR + (blocks - 1) / LAST if far else blocks / NEAR)  # cycles
+        return max(computed / (2 * self.lanes), loaded) + loaded * SHOWN
 
     def count_tiles(self, p: int, q: int) -> int:
         """How many cover p x q results."""
@@ -177,17 +191,14 @@ def make_shape(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> Shape:
     """The shape of a layer with these weights and results, in the form that takes least time."""
     (k, c, r, s), (p, q) = w.type.static_shape(), y.shape[2:]
     sizes = (p, q) if isinstance(p, int) and isinstance(q, int) else None
-    shapes = [_make_shape(form, k, c, sizes, target) for form in list_forms(op, (r, s))]
+    shapes = [_make_shape(form, k, c, target, late) for form in list_forms(op, (r, s)) for late in (False, True)]
     return min(shapes, key=lambda shape: shape.cycles(shape.count_tiles(*sizes))) if sizes else shapes[0]
 
 
-def _make_shape(form: Form, k: int, c: int, sizes: tuple[int, int] | None, target: Target) -> Shape:
-    rows, columns = form
-    shape = Shape(target.lanes, *split_vectors(-(-k // target.lanes), target), c, k, rows, columns)
-    weight_bytes = 4 * shape.products * k * c
-    few = sizes is not None and shape.count_tiles(*sizes) <= STREAM_PIXELS * shape.stride
-    streams = weight_bytes > (SECOND_CACHE if few else LAST_CACHE)
-    return replace(shape, vectors=1, pixels=STREAM_PIXELS) if streams and target.registers >= 32 else shape
+def _make_shape(form: Form, k: int, c: int, target: Target, late: bool) -> Shape:
+    blocks = -(-k // target.lanes)
+    tile = narrow_tile(blocks, target) if late else split_vectors(blocks, target)
+    return Shape(target.lanes, *tile, c, k, *form, late)
 
 
 def winograd_fits(op: Conv2d, w: Buffer | Value) -> bool:
@@ -208,9 +219,9 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool 
     if not isinstance(p, int) or not isinstance(q, int):
         return True  # as for a large image
     images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
-    direct = p * q * r * s / (2 * target.lanes) + r * s * 4 / BANDWIDTH * SHOWN
+    direct = p * q * r * s * DIRECT_COST / (2 * target.lanes) + r * s * 4 / FAR * SHOWN
     # what is written more than directly; a store loads its line before
-    written = (shape.products - r * s) * 4 * 2 / BANDWIDTH if fresh else 0.0
+    written = (shape.products - r * s) * 4 * 2 / FAR if fresh and not shape.late else 0.0
     return images * shape.cycles(shape.count_tiles(p, q)) + written < images * direct
 
 

@@ -3,6 +3,7 @@
 from llvmlite import ir
 
 from graphc.codegen.blocks import F32, address, i64, repeat
+from graphc.codegen.kernels.pack import Order
 from graphc.codegen.kernels.transforms import apply_both_sides
 from graphc.codegen.kernels.transpose import load_columns
 from graphc.codegen.kernels.winograd_shape import Shape
@@ -60,3 +61,15 @@ class WinogradWeights:
 
         repeat(b, begin, end, 1, [], task)
         b.ret_void()
+
+
+def order_late(shape: Shape, turned: bool) -> Order:
+    """The weights as they are, [tile of k, c, tap, vectors * lanes]."""
+    r_all, s_all = shape.kernel
+
+    def place(b: ir.IRBuilder, r: ir.Value, s: ir.Value) -> tuple[ir.Value, ir.Value]:
+        tap = b.add(b.mul(r, i64(s_all)), s)
+        return i64(0), (b.sub(i64(r_all * s_all - 1), tap) if turned else tap)
+
+    channels = 1, shape.k_tiles, shape.c, shape.k
+    return Order(shape.lanes, shape.vectors, *channels, 1, shape.kernel, 1, r_all * s_all, turned, place, "taps of c")
