@@ -31,12 +31,13 @@ Image = tuple[DimLike, DimLike]  # height and width
 FAMILIES = (
     *("conv_dense", "conv_blocked", "conv_pointwise", "conv_through", "conv_phases", "conv_planes", "nest_taps"),
     *("window_conv", "window_max", "window_average"),
-    *("window_phases", "winograd", "winograd_phases", "winograd_rows", "winograd_weights", "pack_weights", "product"),
-    "shorten_weights",
+    *("window_phases", "winograd", "winograd_late", "winograd_phases", "winograd_rows", "winograd_weights"),
+    *("pack_weights", "product", "shorten_weights"),
     *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
     *("dense_to_blocks", "blocks_to_dense", "move_channels", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
 )
-NOT_THERE = {"x86-64-v2": {"shorten_weights"}}  # that is slower with 4 lanes
+# What is slower with fewer lanes
+NOT_THERE = {"x86-64-v2": {"shorten_weights", "winograd_late"}}
 # These are no code: their result is their operand's bytes, or passes rewrite them into others
 WITHOUT_CODE = {"dropout", "flatten", "reshape", "identity", "batch_norm", "split"}
 
@@ -45,8 +46,8 @@ def family(kernel: Kernel) -> str:
     """The family of a kernel: what its name begins with, but for Winograd's, which all are called by their form."""
     if isinstance(kernel, WinogradRows):
         return "winograd_rows"
-    if isinstance(kernel, WinogradConv) and kernel.shape.stride > 1:
-        return "winograd_phases"
+    if isinstance(kernel, WinogradConv) and (kernel.shape.late or kernel.shape.stride > 1):
+        return "winograd_late" if kernel.shape.late else "winograd_phases"
     return next((f for f in sorted(FAMILIES, key=len, reverse=True) if kernel.name.startswith(f)), kernel.name)
 
 

@@ -11,7 +11,6 @@ SCHEDULE   Weights that were transformed when the network was loaded (`StoredPro
            The register tile is that of tile.py.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -79,12 +78,6 @@ class _Products:
         last = self.b.icmp_signed("==", place, i64(axis.places - 1))
         return self.b.select(last, i64(axis.last), i64(axis.phases))
 
-    def sum_chunk(self, blocks: ir.Value, sums: list[ir.Value], block: Callable[..., list[ir.Value]]) -> list[ir.Value]:
-        """`sums` after each of so many whole blocks, and, if there is one, the partly filled one behind all."""
-        sums = sum_blocks(self.b, blocks, sums, block)
-        rest = self.s.c % self.s.lanes
-        return block(blocks, sums, rest) if rest else sums
-
     def find_sums(self, place: _Place, k: ir.Value, start: ir.Value, pixels: int) -> list[ir.Value]:
         """Where the sums of a strip and the register tile `k` of those in M lie."""
         b, s = self.b, self.s
@@ -102,41 +95,44 @@ class StoredProducts(_Products):
     def emit(self, first_k: ir.Value, k_count: ir.Value, count: ir.Value) -> None:
         """M of `count` tiles and `k_count` register tiles of output channels."""
         b, s = self.b, self.s
-        width = s.vectors * s.lanes
-        k_weights = b.mul(self.o.c, i64(width))  # of one register tile at one place
-        full = b.udiv(self.o.c, i64(s.lanes))
 
         def one(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             place = self.place(b.udiv(number, i64(s.columns.places)), b.urem(number, i64(s.columns.places)))
 
             def k_tile(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                def strip(start: ir.Value, pixels: int) -> None:
-                    strip_number = b.udiv(b.add(start, i64(s.pixels - 1)), i64(s.pixels))
-                    ahead, lines = coming_weights(b, k_weights, s.vectors, strip_number)
-
-                    def product(number: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-                        x = address(b, self.o.v, b.add(b.mul(number, self.o.v_place), b.mul(start, i64(s.lanes))), F32)
-                        number = b.add(b.mul(number, self.o.k_tiles), b.add(first_k, k))
-                        weights = address(b, self.o.u, b.mul(number, k_weights), F32)
-
-                        def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
-                            w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
-                            x_c = address(b, x, b.mul(c, self.x_block), F32)
-                            coming = address(b, weights, b.add(ahead, b.mul(c, i64(s.lanes * lines * s.lanes))), F32)
-                            return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, coming, lines)
-
-                        return self.sum_chunk(full, sums, block)
-
-                    sums = self.sum_phases(place, zeros(s.lanes, s.vectors, pixels), product)
-                    for at, value in zip(self.find_sums(place, k, start, pixels), sums, strict=True):
-                        b.store(value, at, align=4)
-
-                for_strips(b, count, s.pixels, strip)
+                for_strips(b, count, s.pixels, lambda start, pixels: self._strip(place, first_k, k, start, pixels))
                 return []
 
             return repeat(b, i64(0), k_count, 1, [], k_tile)
 
         repeat(b, i64(0), i64(s.places), 1, [], one)
+
+    def _strip(self, place: _Place, first_k: ir.Value, k: ir.Value, start: ir.Value, pixels: int) -> None:
+        """The sums over all input channels, of the register tile `k` from the first one on."""
+        b, s = self.b, self.s
+        width, rest = s.vectors * s.lanes, s.c % s.lanes
+        k_weights = b.mul(self.o.c, i64(width))  # of one register tile at one place
+        strip_number = b.udiv(b.add(start, i64(s.pixels - 1)), i64(s.pixels))
+        ahead, lines = coming_weights(b, k_weights, s.vectors, strip_number)
+
+        def product(number: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+            x = address(b, self.o.v, b.add(b.mul(number, self.o.v_place), b.mul(start, i64(s.lanes))), F32)
+            number = b.add(b.mul(number, self.o.k_tiles), b.add(first_k, k))
+            weights = address(b, self.o.u, b.mul(number, k_weights), F32)
+
+            def block(c: ir.Value, sums: list[ir.Value], channels: int = s.lanes) -> list[ir.Value]:
+                w = address(b, weights, b.mul(c, i64(s.lanes * width)), F32)
+                x_c = address(b, x, b.mul(c, self.x_block), F32)
+                coming = address(b, weights, b.add(ahead, b.mul(c, i64(s.lanes * lines * s.lanes))), F32)
+                return sum_channels(b, s.lanes, sums, s.vectors, w, x_c, channels, s.lanes, coming, lines)
+
+            blocks = b.udiv(self.o.c, i64(s.lanes))
+            sums = sum_blocks(b, blocks, sums, block)
+            return block(blocks, sums, rest) if rest else sums  # the lanes beyond C hold anything
+
+        sums = self.sum_phases(place, zeros(s.lanes, s.vectors, pixels), product)
+        for at, value in zip(self.find_sums(place, k, start, pixels), sums, strict=True):
+            b.store(value, at, align=4)
 
 
 class LateProducts(_Products):
