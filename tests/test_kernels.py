@@ -48,7 +48,7 @@ def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> l
         (convolution(64, 1, 48), "conv_pointwise_3x8"),
         (convolution(64, 1, 160), "conv_pointwise_2x10"),
         (convolution(64, 3), "winograd4x4_3x3_4x6"),
-        (convolution(512, 3), "winograd4x4_3x3_4x6"),
+        (convolution(512, 3), "winograd4x4_3x3_2x10_late"),
         (convolution(256, 3, size=(56, 56)), "winograd4x4_3x3_4x6"),
         (convolution(256, 3, size=(14, 14)), "winograd4x4_3x3_2x10_late"),
         (convolution(512, 3, size=(7, 7)), "winograd2x2_3x3_2x10_late"),
