@@ -135,6 +135,21 @@ def test_phases_of_a_stride(kernel: int, channels: int, out: int, cpu: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("size", "stride", "kind"),
+    [
+        *(((7, 7), 1, "_late"), ((8, 9), 1, "_late"), ((12, 13), 1, "_late"), ((20, 20), 1, "_4x6")),
+        *(((20, 20), 2, "_late"), ((28, 28), 2, "_late")),
+    ],
+)
+def test_weights_from_afar_are_exact_enough(size: tuple[int, int], stride: int, kind: str) -> None:
+    """For 12 to 25 tiles, or 49; 200 channels fill no whole number of vectors."""
+    graph = convolution(200, 3, 512, stride, size=size)
+    assert kernels_of(graph)[0].endswith(kind)
+    x = np.random.default_rng(0).standard_normal((2, *graph.inputs[0].type.shape[1:2], *size)).astype(np.float32)
+    assert run_both(graph, x, precise=False) < 5e-6
+
+
+@pytest.mark.parametrize(
     "graph",
     [
         convolution(200, 3, 512, size=(7, 7)),  # the last chunk of input channels fills no vector

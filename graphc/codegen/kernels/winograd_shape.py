@@ -51,7 +51,7 @@ LATE_CHANNELS = 16  # input channels whose weights are transformed together; wit
 LATE_SUMS, LATE_COST = {1: 1.08, 2: 1.03}, {1: 6, 2: 3}
 FEWEST_TILES = 8  # fewer beside a register tile take as long
 # Of results whose size is open: where they are many, weights that are transformed late cost up to 8 % more, or less;
-# where they are as few, others cost a third more. (ResNet-18 at 224x224 has 0.96 of its speed at a known size; 0.68.)
+# where they are as few, others cost a third more. (ResNet-18 has 0.97 of its speed at a known size, not 0.68.)
 TYPICAL = 14, 14
 DIRECT_COST = 1.1  # of a direct convolution, beside its products
 SHOWN = 0.25  # of the time that weights take to load, what shows although products are computed meanwhile
