@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def two_convolutions() -> Graph:
-    """3x3, for which there are Winograd and three tiles; 1x1, for which there are the tiles."""
+    """3x3, for which there are four shapes of Winograd and three tiles; 1x1, for which there are the tiles."""
     net = graphc.Builder("two")
     x = net.input("x", graphc.f32("N", 64, "H", "W"))
     return optimize(net.build(nn.conv2d(nn.conv2d(x, 64, 3, padding=1, name="a"), 192, 1, name="b")))
@@ -57,12 +57,14 @@ def test_the_fastest_is_taken_and_kept() -> None:
     model = ["winograd4x4_3x3_4x6", "conv_pointwise_4x6"]
     assert kernels(make_plan(two_convolutions(), make_target("x86-64-v4"))) == model
     clock = Clock({"conv_blocked_2x10": 0.5, "conv_pointwise_3x8": 0.9})
-    assert tuned(clock) == ["conv_blocked_2x10", "conv_pointwise_3x8"] and clock.plans == 4
+    assert tuned(clock) == ["conv_blocked_2x10", "conv_pointwise_3x8"] and clock.plans == 7
     silent = Clock({})
     assert tuned(silent) == ["conv_blocked_2x10", "conv_pointwise_3x8"] and silent.plans == 0
-    assert tuned(silent, version="another") == model and silent.plans == 4
+    assert tuned(silent, version="another") == model and silent.plans == 7
     close = Clock({"conv_blocked_2x10": 0.98})  # within the noise
     assert tuned(close, version="close") == model
+    for shape in ("winograd2x2_3x3_4x6", "winograd4x4_3x3_2x10_late", "winograd2x2_3x3_2x10_late"):
+        assert tuned(Clock({shape: 0.5}), version=shape) == [shape, model[1]]
 
 
 def test_precise_has_no_winograd() -> None:
@@ -73,7 +75,7 @@ def test_precise_has_no_winograd() -> None:
 def test_without_a_cache_it_is_measured_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_CACHE", "off")
     clock = Clock({})
-    assert tuned(clock) == tuned(clock) and clock.plans == 8
+    assert tuned(clock) == tuned(clock) and clock.plans == 14
 
 
 def test_a_tuned_network_computes_the_same(tmp_path: Path) -> None:

@@ -33,7 +33,14 @@ from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_dept
 from graphc.codegen.kernels.window_transpose import TransposedWindowKernel
 from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_rows import WinogradRows, make_rows_geometry
-from graphc.codegen.kernels.winograd_shape import find_rows, make_rows_shape, make_shape, winograd_fits, winograd_pays
+from graphc.codegen.kernels.winograd_shape import (
+    Shape,
+    find_rows,
+    list_shapes,
+    make_rows_shape,
+    winograd_fits,
+    winograd_pays,
+)
 from graphc.codegen.kernels.winograd_weights import WinogradWeights, order_late
 from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
@@ -45,6 +52,7 @@ from graphc.ops.shape import FAR
 POOLS = (ops.MaxPool, ops.AveragePool)
 # Which candidate computes a convolution, given its description and the candidates' names, the analytic model's first
 Choose = Callable[[str, Sequence[str]], str]
+Candidate = tuple[int, int] | Shape  # the direct convolution's register tile, vectors and pixels, or Winograd's shape
 
 
 def select_kernels(
@@ -119,21 +127,19 @@ def constant_count(op: ops.MaxPool | ops.AveragePool) -> bool:
 
 def list_candidates(
     op: ops.Conv2d, x: Buffer, w: Buffer, y: Buffer, target: Target, winograd: bool = True, fresh: bool = False
-) -> dict[str, tuple[int, int] | None]:
-    """All kernels that compute a convolution over blocks of channels, the best by the model first.
-
-    A name, and the vectors and pixels of its register tile; None is for Winograd's.
-    """
+) -> dict[str, Candidate]:
+    """All kernels that compute a convolution over blocks of channels, the best by the model first."""
     read = gather_taps(op, x, w, y)[:3] if gathers(op, x, w, y, target) else (op, x, w)
     g = make_geometry(*read, y, target)
     tiles = [(g.vectors, g.pixels), *list_tiles(g.k_blocks, target)]
-    direct: dict[str, tuple[int, int] | None] = {f"direct {v}x{pixels}": (v, pixels) for v, pixels in tiles}
-    other: dict[str, tuple[int, int] | None] = {"winograd": None}
-    if x.layout == DENSE:
-        return other | direct if winograd and find_rows(op, w.type.static_shape()) else direct
-    if not winograd or not winograd_fits(op, w):
-        return direct
-    return other | direct if winograd_pays(op, w, y, target, fresh) else direct | other
+    direct: dict[str, Candidate] = {f"direct {v}x{pixels}": (v, pixels) for v, pixels in tiles}
+    shapes, pays = list[Shape](), True
+    if winograd and x.layout == DENSE and (form := find_rows(op, w.type.static_shape())):
+        shapes = [make_rows_shape(form, w, *tile, target) for tile in tiles]
+    elif winograd and x.layout != DENSE and winograd_fits(op, w):
+        shapes, pays = list_shapes(op, w, y, target), winograd_pays(op, w, y, target, fresh)
+    other: dict[str, Candidate] = {shape.name: shape for shape in shapes}
+    return other | direct if pays else direct | other
 
 
 def _convolve(
@@ -156,23 +162,38 @@ def _convolve(
     if w.shape[2:] == (1, 1) and op.stride != (1, 1) and not any(op.padding) and x.layout == y.layout:
         op, x, kernels = _skip_pixels(op, x, y, target)
     candidates = list_candidates(op, x, w, y, target, winograd, fresh)
-    tile = candidates[choose(f"{op} {x.type} {x.layout} {w.type}", list(candidates))]
-    if tile is not None and gathers(op, x, w, y, target):
-        return _convolve_taps(op, x, w, stored, bias, rest, y, target, tile, turned)
-    g = make_geometry(op, x, w, y, target, tile)
+    chosen = candidates[choose(f"{op} {x.type} {x.layout} {w.type}", list(candidates))]
+    if isinstance(chosen, Shape):
+        return kernels + _convolve_winograd(op, chosen, x, w, stored, bias, rest, y, target, turned)
+    if gathers(op, x, w, y, target):
+        return _convolve_taps(op, x, w, stored, bias, rest, y, target, chosen, turned)
+    g = make_geometry(op, x, w, y, target, chosen)
     packs, packed_bias = _pack_bias(g, bias, y, target)
-    kernels += packs
-    if tile is None and x.layout == DENSE and (form := find_rows(op, w.type.static_shape())):
-        shape = make_rows_shape(form, w, g.vectors, g.pixels, target)
-        weights, rows = WinogradWeights(shape, w, y, turned), make_rows_geometry(g, shape)
-        return [*kernels, weights, WinogradRows(op, rows, shape, y, x, weights.buffers[0], packed_bias, rest)]
-    if tile is None:
-        shape = make_shape(op, w, y, target)
-        late = PackWeights(order_late(shape, turned), stored, y) if shape.late else None
-        made = late or WinogradWeights(shape, w, y, turned)
-        return [*kernels, made, WinogradConv(op, shape, y, x, made.buffers[0], packed_bias, rest)]
     pack = PackWeights(order_weights(g, turned), stored, y)
-    return [*kernels, pack, DirectConv(op, g, y, x, pack.buffers[0], packed_bias, rest)]
+    return [*kernels, *packs, pack, DirectConv(op, g, y, x, pack.buffers[0], packed_bias, rest)]
+
+
+def _convolve_winograd(
+    op: ops.Conv2d,
+    shape: Shape,
+    x: Buffer,
+    w: Buffer,
+    stored: Buffer,
+    bias: Buffer | None,
+    extra: Sequence[Buffer],
+    y: Buffer,
+    target: Target,
+    turned: bool,
+) -> list[Kernel]:
+    """By minimal filtering; `w` is what is `stored`, read as [K,C,R,S]."""
+    g = make_geometry(op, x, w, y, target, (shape.vectors, shape.pixels))
+    packs, packed_bias = _pack_bias(g, bias, y, target)
+    late = PackWeights(order_late(shape, turned), stored, y) if shape.late else None
+    made = late or WinogradWeights(shape, w, y, turned)
+    if x.layout == DENSE:
+        rows = make_rows_geometry(g, shape)
+        return [*packs, made, WinogradRows(op, rows, shape, y, x, made.buffers[0], packed_bias, extra)]
+    return [*packs, made, WinogradConv(op, shape, y, x, made.buffers[0], packed_bias, extra)]
 
 
 def _convolve_through(
@@ -183,6 +204,7 @@ def _convolve_through(
     kernels, prologue = _make_prologue(before, target)
     candidates = list_candidates(op, before.result, w, y, target, winograd=False)
     tile = candidates[choose(f"{op} {x.type} {x.layout} {w.type} {prologue.reason}", list(candidates))]
+    assert not isinstance(tile, Shape)
     g = make_geometry(op, before.result, w, y, target, tile)
     packs, packed_bias = _pack_bias(g, bias, y, target)
     pack = PackWeights(order_weights(g), w, y)

@@ -54,7 +54,7 @@ class WinogradConv:
         s = self.shape = shape
         self.has_bias, self.epilogue = bias is not None, Epilogue(op.epilogue, len(extra))
         m, n, (r_all, s_all) = s.rows.m, s.columns.m, s.kernel
-        self.name = f"winograd{s.form}_{s.vectors}x{s.pixels}{'_late' if s.late else ''}"
+        self.name = s.name
         direct = m * n * r_all * s_all
         late = "; weights transformed when they are used" if s.late else ""
         self.reason = f"stride {s.stride}: {s.products} products for {m * n} results that take {direct} directly{late}"

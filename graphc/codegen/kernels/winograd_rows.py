@@ -80,7 +80,7 @@ class WinogradRows(DirectConv):
     ) -> None:
         super().__init__(op, g, y, x, u, bias, extra)
         self.shape, (r, s) = shape, g.kernel
-        self.name = f"winograd{shape.form}_{shape.vectors}x{shape.pixels}"
+        self.name = shape.name
         m = shape.rows.m
         self.reason = f"columns alone: {shape.products} products for {m} results that take {m * r * s} directly"
         self.sizes[7] = 1  # a task takes all tiles of output channels

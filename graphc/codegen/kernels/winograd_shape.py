@@ -92,6 +92,11 @@ class Shape:
         return f"{m}x{n}_{r}x{s}" + (f"_stride{stride}" if stride > 1 else "")
 
     @property
+    def name(self) -> str:
+        """Of the kernel."""
+        return f"winograd{self.form}_{self.vectors}x{self.pixels}{'_late' if self.late else ''}"
+
+    @property
     def axes(self) -> Form:
         """What is done to rows and to columns."""
         return self.rows, self.columns
@@ -190,12 +195,12 @@ def list_forms(op: Conv2d, kernel: tuple[int, int]) -> tuple[Form, ...]:
     return FORMS.get((kernel, op.stride), ()) if op.dilation == (1, 1) and op.groups == 1 else ()
 
 
-def make_shape(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> Shape:
-    """The shape of a layer with these weights and results, in the form that takes least time."""
+def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape]:
+    """Every shape of a layer with these weights and results, first the one that takes least time by the model."""
     (k, c, r, s), (p, q) = w.type.static_shape(), y.shape[2:]
     sizes = (p, q) if isinstance(p, int) and isinstance(q, int) else TYPICAL
     shapes = [_make_shape(form, k, c, target, late) for form in list_forms(op, (r, s)) for late in (False, True)]
-    return min(shapes, key=lambda shape: shape.cycles(shape.count_tiles(*sizes)))
+    return sorted(shapes, key=lambda shape: shape.cycles(shape.count_tiles(*sizes)))
 
 
 def _make_shape(form: Form, k: int, c: int, target: Target, late: bool) -> Shape:
@@ -218,7 +223,7 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool 
     _, _, r, s = w.type.static_shape()
     if not winograd_fits(op, w):
         return False
-    (p, q), shape = y.shape[2:], make_shape(op, w, y, target)
+    (p, q), shape = y.shape[2:], list_shapes(op, w, y, target)[0]
     if not isinstance(p, int) or not isinstance(q, int):
         return True  # as for a large image
     images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
