@@ -31,7 +31,8 @@ Image = tuple[DimLike, DimLike]  # height and width
 FAMILIES = (
     *("conv_dense", "conv_blocked", "conv_pointwise", "conv_through", "conv_phases", "conv_planes", "nest_taps"),
     *("window_conv", "window_max", "window_average"),
-    *("window_phases", "winograd", "winograd_late", "winograd_phases", "winograd_rows", "winograd_weights"),
+    *("window_phases", "winograd", "winograd_edges", "winograd_late", "winograd_phases", "winograd_rows"),
+    "winograd_weights",
     *("pack_weights", "product", "shorten_weights"),
     *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
     *("dense_to_blocks", "blocks_to_dense", "move_channels", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
@@ -48,6 +49,8 @@ def family(kernel: Kernel) -> str:
         return "winograd_rows"
     if isinstance(kernel, WinogradConv) and (kernel.shape.late or kernel.shape.stride > 1):
         return "winograd_late" if kernel.shape.late else "winograd_phases"
+    if isinstance(kernel, WinogradConv) and any(kernel.shape.edges):
+        return "winograd_edges"
     return next((f for f in sorted(FAMILIES, key=len, reverse=True) if kernel.name.startswith(f)), kernel.name)
 
 
@@ -135,7 +138,7 @@ def winograd(draw: st.DrawFn) -> Problem:
     kernel, stride = draw(st.sampled_from(sorted(FORMS)))
     few = draw(st.booleans())
     c, k = (draw(MANY), draw(MANY)) if few else (draw(st.sampled_from([256, 300, 512])), draw(MANY) * 2)
-    size: Image = (H, W) if few or draw(st.booleans()) else draw(st.tuples(st.integers(7, 20), st.integers(7, 20)))
+    size: Image = (H, W) if draw(st.booleans()) else draw(st.tuples(st.integers(7, 20), st.integers(7, 20)))
     return convolution(draw, ops.Conv2d(stride, draw_pads(draw, kernel)), c, k, kernel, size)
 
 

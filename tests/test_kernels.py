@@ -8,10 +8,14 @@ from graphc import models, nn
 from graphc.codegen import select
 from graphc.codegen.kernels import winograd_shape
 from graphc.codegen.kernels.transforms import Transform, make_transform, split_phases, split_taps, take_taps
+from graphc.codegen.kernels.winograd import WinogradConv
+from graphc.codegen.kernels.winograd_shape import FOUR, SEVEN, TWO
+from graphc.codegen.nest import Buffer
 from graphc.codegen.plan import make_plan
-from graphc.codegen.target import make_target
+from graphc.codegen.target import Target, make_target
 from graphc.driver import compile
 from graphc.ir import Array, Builder, DType, Graph, dims, f32
+from graphc.ops import Conv2d
 from graphc.passes import optimize
 from graphc.reference import run_reference
 from graphc.verify import relative_difference
@@ -49,9 +53,12 @@ def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> l
         (convolution(64, 1, 160), "conv_pointwise_2x10"),
         (convolution(64, 3), "winograd4x4_3x3_4x6"),
         (convolution(512, 3), "winograd4x4_3x3_2x10_late"),
+        (convolution(128, 3, 64), "winograd4x4_3x3_2x10_late"),  # the form for large images
         (convolution(256, 3, size=(56, 56)), "winograd4x4_3x3_4x6"),
         (convolution(256, 3, size=(14, 14)), "winograd4x4_3x3_2x10_late"),
         (convolution(512, 3, size=(7, 7)), "winograd2x2_3x3_2x10_late"),
+        (convolution(448, 3, 384, size=(8, 8)), "winograd4x4_3x3_2x10_late"),
+        (convolution(64, 3, 256, size=(13, 13)), "winograd4x4_3x3_2x10_late"),  # with smaller tiles at the end
         (convolution(64, 5), "winograd2x2_5x5_4x6"),
         (convolution(64, (1, 7)), "winograd1x4_1x7_4x6"),
         (convolution(64, (3, 1)), "winograd4x1_3x1_4x6"),
@@ -244,8 +251,7 @@ TRANSFORMS = [make_transform(4, 3), make_transform(2, 5), make_transform(1, 1), 
 PHASES = [(4, 7, 2), (2, 3, 2), (2, 4, 2), (4, 11, 4), (4, 9, 4), (4, 3, 1)]
 
 
-@pytest.mark.parametrize(("t", "stride"), [*((t, 1) for t in TRANSFORMS), *((split_phases(*p), p[2]) for p in PHASES)])
-def test_transforms_filter(t: Transform, stride: int) -> None:
+def check_filter(t: Transform, stride: int) -> None:
     """AT ((G g) * (BT d)), summed over phases, is the sum over k of g[k] * d[stride*i+k], exactly, in fractions."""
     m, r = t.m, t.r
     rng = np.random.default_rng(0)
@@ -255,3 +261,62 @@ def test_transforms_filter(t: Transform, stride: int) -> None:
     sums = [sum(products[i * t.phases : (i + 1) * t.phases]) for i in range(t.places)]
     expected = [int(g @ d[stride * i : stride * i + r]) for i in range(m)]
     assert (np.array(t.results) @ np.array(sums)).tolist() == expected
+
+
+@pytest.mark.parametrize(("t", "stride"), [*((t, 1) for t in TRANSFORMS), *((split_phases(*p), p[2]) for p in PHASES)])
+def test_transforms_filter(t: Transform, stride: int) -> None:
+    check_filter(t, stride)
+
+
+@pytest.mark.parametrize(
+    ("t", "products"), [(FOUR, [3, 4, 5]), (TWO, [3]), (make_transform(2, 5), [5]), (SEVEN, [7, 9, 11])]
+)
+def test_smaller_tiles_take_some_of_the_products(t: Transform, products: list[int]) -> None:
+    """With the weights of the whole tile."""
+    assert [edge.m for edge in t.edges] == list(range(1, t.m)) and [edge.products for edge in t.edges] == products
+    for edge in t.edges:
+        assert edge.weights == tuple(t.weights[number] for number in edge.numbers)
+        check_filter(edge, 1)
+
+
+EDGES = [
+    *((convolution(48, 3, size=(p, q)), (p % 4, q % 4)) for p, q in [(14, 14), (13, 15), (4, 9), (10, 12), (2, 3)]),
+    (convolution(100, 3, 72, size=(7, 7)), (3, 3)),
+    (convolution(40, 5, 24, size=(7, 5)), (1, 1)),
+    (convolution(24, (1, 3), 40, size=(5, 11)), (0, 3)),
+    (convolution(24, (3, 1), 40, size=(6, 5)), (2, 0)),
+    (convolution(160, (1, 7), 192, size=(17, 17)), (0, 1)),
+    (convolution(72, (7, 1), 40, size=(10, 3)), (2, 0)),
+]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("graph", "left"), EDGES)
+@pytest.mark.parametrize("cpu", LEVELS)
+def test_the_last_tiles_are_smaller(
+    graph: Graph, left: tuple[int, int], late: bool, cpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are known to be, and are all in one block."""
+
+    def first_form(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[winograd_shape.Shape]:
+        shapes = list_shapes(op, w, y, target)
+        form = winograd_shape.list_forms(op, w.type.static_shape()[2:])[0]
+        return [s for s in shapes if s.axes == form and s.late == late]
+
+    list_shapes = winograd_shape.list_shapes
+    monkeypatch.setattr(select, "list_shapes", first_form)
+    monkeypatch.setattr(select, "winograd_pays", lambda *_: True)
+    (kernel,) = [s.kernel for s in make_plan(optimize(graph), make_target(cpu)).steps if "winograd" in s.kernel.name]
+    assert isinstance(kernel, WinogradConv)
+    assert tuple(edge.m if edge else 0 for edge in kernel.shape.edges) == left
+    x = np.random.default_rng(0).standard_normal((2, *map(int, graph.inputs[0].type.shape[1:]))).astype(np.float32)
+    (expected,) = run_reference(graph, [x], DType.F64)
+    results = [compile(graph, threads=threads, cpu=cpu)(x) for threads in (1, 2, 3)]
+    assert all(r.tobytes() == results[0].tobytes() for r in results)
+    assert relative_difference(results[0], expected) < 5e-6
+
+
+def test_tiles_are_whole_where_they_fit_or_where_the_size_is_open() -> None:
+    for graph in (convolution(48, 3), convolution(48, 3, size=(8, 12)), convolution(48, 3, size=(57, 57))):
+        (step,) = [s for s in make_plan(optimize(graph), make_target()).steps if "winograd" in s.kernel.name]
+        assert isinstance(step.kernel, WinogradConv) and not any(step.kernel.shape.edges)

@@ -10,6 +10,11 @@ def least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
     return b.select(b.icmp_signed("<", x, y), x, y)
 
 
+def greatest(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The larger of two i64."""
+    return b.select(b.icmp_signed(">", x, y), x, y)
+
+
 def taps_inside(
     b: ir.IRBuilder, first: ir.Value, extent: ir.Value, taps: ir.Value, dilation: ir.Value
 ) -> tuple[ir.Value, ir.Value]:

@@ -5,7 +5,7 @@ Neural Networks (2016), https://arxiv.org/abs/1509.09308: y = AT ((G g) * (BT d)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from llvmlite import ir
@@ -26,6 +26,9 @@ class Transform:
 
     At a stride, the products of several phases may be added up before AT: each place (column of AT) takes those of all
     `phases`, the last place those of the first `last` of them.
+
+    `edges` make 1, 2, ... m - 1 results, of fewer data, by some of the same products of weights: those whose `numbers`
+    they have.
     """
 
     results: Matrix
@@ -33,6 +36,8 @@ class Transform:
     data: Matrix
     phases: int = 1
     last: int = 1
+    edges: tuple["Transform", ...] = ()
+    numbers: tuple[int, ...] = ()
 
     @property
     def m(self) -> int:
@@ -74,17 +79,27 @@ def split_taps(m: int, *taps: int) -> Transform:
 
     F(4, 7) is off by 8e-6 of the largest output at 192 channels whatever its points; F(4, 4) and F(4, 3) by 2e-6.
     """
-    results: list[tuple[Fraction, ...]] = [()] * m
+    parts = [make_transform(m, r) for r in taps]
+    starts = [sum(part.products for part in parts[:i]) for i in range(len(parts))]
+    edges = tuple(_add_runs(edges, starts) for edges in zip(*(part.edges for part in parts), strict=True))
+    return replace(_add_runs(parts, starts), edges=edges)
+
+
+def _add_runs(parts: Sequence[Transform], starts: Sequence[int]) -> Transform:
+    """The sum over runs of taps that follow each other, whose products start at these numbers."""
+    results: list[tuple[Fraction, ...]] = [()] * parts[0].m
     weights: list[tuple[Fraction, ...]] = []
     data: list[tuple[Fraction, ...]] = []
+    numbers: list[int] = []
     zero, before = Fraction(0), 0
-    for r in taps:
-        part, after = make_transform(m, r), sum(taps) - before - r
+    for part, start in zip(parts, starts, strict=True):
+        after = sum(p.r for p in parts) - before - part.r
         results = [(*x, *y) for x, y in zip(results, part.results, strict=True)]
         weights += [(*[zero] * before, *row, *[zero] * after) for row in part.weights]
         data += [(*[zero] * before, *row, *[zero] * after) for row in part.data]
-        before += r
-    return Transform(tuple(results), tuple(weights), tuple(data))
+        numbers += [start + number for number in part.numbers]
+        before += part.r
+    return Transform(tuple(results), tuple(weights), tuple(data), numbers=tuple(numbers))
 
 
 def split_phases(m: int, r: int, stride: int) -> Transform:
@@ -115,17 +130,24 @@ def make_transform(m: int, r: int) -> Transform:
     """F(m, r) by Toom's and Cook's construction from POINTS."""
     if m + r == 2:
         return IDENTITY
-    points = POINTS[: m + r - 2]
+    return replace(_make_transform(m, r, m), edges=tuple(_make_transform(n, r, m) for n in range(1, m)))
+
+
+def _make_transform(m: int, r: int, whole: int) -> Transform:
+    """F(m, r) from the first of the points of F(whole, r), with its weights: these have been divided by too much."""
+    points, left = POINTS[: m + r - 2], POINTS[m + r - 2 : whole + r - 2]
     results = tuple((*(p**i for p in points), Fraction(int(i == m - 1))) for i in range(m))
     weights, data = [], []
     for j, p in enumerate(points):
         others = [q for i, q in enumerate(points) if i != j]
-        scale = _product([p - q for q in others])
+        more = _product([p - q for q in left])
+        scale = _product([p - q for q in others]) * more
         weights.append(tuple(p**k / scale for k in range(r)))
-        data.append((*_polynomial(others), Fraction(0)))
+        data.append((*(more * x for x in _polynomial(others)), Fraction(0)))
     weights.append((*[Fraction(0)] * (r - 1), Fraction(1)))
     data.append(tuple(_polynomial(points)))
-    return Transform(results, tuple(weights), tuple(data))
+    numbers = (*range(len(points)), whole + r - 2)
+    return Transform(results, tuple(weights), tuple(data), numbers=numbers)
 
 
 def _product(factors: Sequence[Fraction]) -> Fraction:

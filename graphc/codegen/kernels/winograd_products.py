@@ -11,6 +11,7 @@ SCHEDULE   Weights that were transformed when the network was loaded (`StoredPro
            The register tile is that of tile.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -20,6 +21,7 @@ from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.tile import LINE, coming_weights, for_strips, prefetch, sum_blocks, sum_channels, zeros
 from graphc.codegen.kernels.transforms import Transform, apply
 from graphc.codegen.kernels.winograd_shape import LATE_CHANNELS, Shape
+from graphc.codegen.kernels.winograd_tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,22 @@ class _Products:
         last = self.b.icmp_signed("==", place, i64(axis.places - 1))
         return self.b.select(last, i64(axis.last), i64(axis.phases))
 
+    def for_strips(
+        self, tiles: Tiles, place: _Place, strip: Callable[[ir.Value, int, ir.Value], None]
+    ) -> list[ir.Value]:
+        """strip(first tile, how many, number of the strip) for those that have the place."""
+        b, most = self.b, self.s.pixels
+        first, count = tiles.at_place(place.row, place.column)
+
+        def one(start: ir.Value, pixels: int) -> None:
+            strip(b.add(first, start), pixels, b.udiv(b.add(start, i64(most - 1)), i64(most)))
+
+        def some() -> list[ir.Value]:
+            for_strips(b, count, most, one)
+            return []
+
+        return when(b, b.icmp_signed(">", count, i64(0)), some)
+
     def find_sums(self, place: _Place, k: ir.Value, start: ir.Value, pixels: int) -> list[ir.Value]:
         """Where the sums of a strip and the register tile `k` of those in M lie."""
         b, s = self.b, self.s
@@ -92,28 +110,28 @@ class _Products:
 class StoredProducts(_Products):
     """u is G w GT: [product, tile of k, c, vectors * lanes]."""
 
-    def emit(self, first_k: ir.Value, k_count: ir.Value, count: ir.Value) -> None:
-        """M of `count` tiles and `k_count` register tiles of output channels."""
+    def emit(self, first_k: ir.Value, k_count: ir.Value, tiles: Tiles) -> None:
+        """M of these tiles and `k_count` register tiles of output channels."""
         b, s = self.b, self.s
 
         def one(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             place = self.place(b.udiv(number, i64(s.columns.places)), b.urem(number, i64(s.columns.places)))
 
             def k_tile(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                for_strips(b, count, s.pixels, lambda start, pixels: self._strip(place, first_k, k, start, pixels))
-                return []
+                return self.for_strips(tiles, place, lambda *strip: self._strip(place, first_k, k, *strip))
 
             return repeat(b, i64(0), k_count, 1, [], k_tile)
 
         repeat(b, i64(0), i64(s.places), 1, [], one)
 
-    def _strip(self, place: _Place, first_k: ir.Value, k: ir.Value, start: ir.Value, pixels: int) -> None:
+    def _strip(
+        self, place: _Place, first_k: ir.Value, k: ir.Value, start: ir.Value, pixels: int, number: ir.Value
+    ) -> None:
         """The sums over all input channels, of the register tile `k` from the first one on."""
         b, s = self.b, self.s
         width, rest = s.vectors * s.lanes, s.c % s.lanes
         k_weights = b.mul(self.o.c, i64(width))  # of one register tile at one place
-        strip_number = b.udiv(b.add(start, i64(s.pixels - 1)), i64(s.pixels))
-        ahead, lines = coming_weights(b, k_weights, s.vectors, strip_number)
+        ahead, lines = coming_weights(b, k_weights, s.vectors, number)
 
         def product(number: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
             x = address(b, self.o.v, b.add(b.mul(number, self.o.v_place), b.mul(start, i64(s.lanes))), F32)
@@ -138,8 +156,8 @@ class StoredProducts(_Products):
 class LateProducts(_Products):
     """u is w: [tile of k, c, tap, vectors * lanes]."""
 
-    def emit(self, first_k: ir.Value, k_count: ir.Value, count: ir.Value) -> None:
-        """M of `count` tiles and one register tile of output channels: there is no room for more."""
+    def emit(self, first_k: ir.Value, k_count: ir.Value, tiles: Tiles) -> None:
+        """M of these tiles and one register tile of output channels: there is no room for more."""
         b, s = self.b, self.s
         taps = s.kernel[0] * s.kernel[1] * s.vectors * s.lanes  # elements of a channel's weights
 
@@ -154,8 +172,7 @@ class LateProducts(_Products):
                 def column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                     place = self.place(i, j)
                     self._ask_for_share(coming, place.number)
-                    for_strips(b, count, s.pixels, lambda start, pixels: self._strip(place, first_c, start, pixels))
-                    return []
+                    return self.for_strips(tiles, place, lambda *strip: self._strip(place, first_c, *strip))
 
                 return repeat(b, i64(0), i64(s.columns.places), 1, [], column)
 
@@ -163,7 +180,7 @@ class LateProducts(_Products):
 
         repeat(b, i64(0), self.o.c, LATE_CHANNELS, [], chunk)
 
-    def _strip(self, place: _Place, first_c: ir.Value, start: ir.Value, pixels: int) -> None:
+    def _strip(self, place: _Place, first_c: ir.Value, start: ir.Value, pixels: int, _: ir.Value) -> None:
         """Add the products of one chunk to M."""
         b, s = self.b, self.s
         width, rest = s.vectors * s.lanes, s.c % s.lanes

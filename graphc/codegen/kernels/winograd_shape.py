@@ -7,7 +7,8 @@ F(2x2) of each of the four phases that even and odd rows and columns make, added
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from graphc.codegen.kernels.tile import narrow_tile, split_vectors
 from graphc.codegen.kernels.transforms import (
@@ -48,8 +49,9 @@ FAR, LAST, NEAR = 4, 6, 32
 LATE_CHANNELS = 16  # input channels whose weights are transformed together; with 32, layers take 5 to 15 % more time
 # By stride: what it costs to add the sums of such a chunk to those of the ones before; and operations for each number
 # that a transform of weights makes, with what it loads and stores. At stride 2, 25 products make 9 sums.
-LATE_SUMS, LATE_COST = {1: 1.08, 2: 1.03}, {1: 6, 2: 3}
-FEWEST_TILES = 8  # fewer beside a register tile take as long
+LATE_SUMS, LATE_COST = {1: 1.08, 2: 1.03}, {1: 6, 2: 2.5}
+# Fewer tiles beside a register tile take as long: weights come from the second-level cache, or late from the first
+FEWEST_TILES, FEWEST_LATE = 8, 4
 # Of results whose size is open: where they are many, weights that are transformed late cost up to 8 % more, or less;
 # where they are as few, others cost a third more. (ResNet-18 has 0.97 of its speed at a known size, not 0.68.)
 TYPICAL = 14, 14
@@ -79,6 +81,7 @@ class Shape:
     rows: Transform
     columns: Transform
     late: bool = False  # whether weights are transformed in every run, a few channels at a time
+    edges: tuple[Transform | None, Transform | None] = None, None  # what makes the last tiles, if these are smaller
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -174,11 +177,13 @@ class Shape:
         """Of a row of the weights that are transformed late."""
         return self.rows.phases * self.columns.products * self.u_place if self.late else 0
 
-    def cycles(self, tiles: int) -> float:
-        """About how long an image of so many tiles takes, for each pair of channels."""
-        blocks, numbers = -(-tiles // self.tiles), self.products
-        far = 4 * numbers * self.c * self.k > SECOND_CACHE
-        computed = max(tiles, FEWEST_TILES) * self.products * TRANSFORM_COST[self.stride]
+    def cycles(self, p: int, q: int) -> float:
+        """About how long an image of so many results takes, for each pair of channels."""
+        tiles, numbers = self.count_tiles(p, q), self.products
+        blocks, far = -(-tiles // self.tiles), 4 * numbers * self.c * self.k > SECOND_CACHE
+        counts = [_count_products(*axis) for axis in zip(self.axes, self.edges, (p, q), strict=True)]
+        fewest = (FEWEST_LATE if self.late else FEWEST_TILES) * self.products
+        computed = max(counts[0] * counts[1], fewest) * TRANSFORM_COST[self.stride]
         if self.late:
             numbers = self.kernel[0] * self.kernel[1]
             computed = computed * LATE_SUMS[self.stride] + blocks * self.products * LATE_COST[self.stride]
@@ -190,23 +195,51 @@ class Shape:
         return -(-p // self.rows.m) * -(-q // self.columns.m)
 
 
+def _count_products(axis: Transform, edge: Transform | None, extent: int) -> int:
+    """Of so many results along an axis, for a pair of channels."""
+    return extent // axis.m * axis.products + (edge or axis).products * (extent % axis.m > 0)
+
+
 def list_forms(op: Conv2d, kernel: tuple[int, int]) -> tuple[Form, ...]:
     """The forms that there are for a convolution, whatever its channels."""
     return FORMS.get((kernel, op.stride), ()) if op.dilation == (1, 1) and op.groups == 1 else ()
 
 
 def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape]:
-    """Every shape of a layer with these weights and results, first the one that takes least time by the model."""
-    (k, c, r, s), (p, q) = w.type.static_shape(), y.shape[2:]
-    sizes = (p, q) if isinstance(p, int) and isinstance(q, int) else TYPICAL
-    shapes = [_make_shape(form, k, c, target, late) for form in list_forms(op, (r, s)) for late in (False, True)]
-    return sorted(shapes, key=lambda shape: shape.cycles(shape.count_tiles(*sizes)))
+    """Every shape of a layer with these weights and results, first the one that takes least time by the model.
+
+    Of results whose size is open: first those of the form for large images, then those for small ones.
+    """
+    (k, c, r, s), size = w.type.static_shape(), _find_size(y)
+    shapes = [
+        [_make_shape(form, k, c, target, late, size) for late in (False, True)] for form in list_forms(op, (r, s))
+    ]
+    cycles = lambda shape: shape.cycles(*(size or TYPICAL))  # noqa: E731
+    if size is None:
+        return [shape for form in shapes for shape in sorted(form, key=cycles)]
+    return sorted(chain(*shapes), key=cycles)
 
 
-def _make_shape(form: Form, k: int, c: int, target: Target, late: bool) -> Shape:
+def _find_size(y: Buffer) -> tuple[int, int] | None:
+    """Height and width, unless they are open."""
+    p, q = y.shape[2:]
+    return (p, q) if isinstance(p, int) and isinstance(q, int) else None
+
+
+def _make_shape(form: Form, k: int, c: int, target: Target, late: bool, size: tuple[int, int] | None) -> Shape:
+    """Where the size is known and all tiles are one block, the last ones may be smaller: see winograd_tiles.py."""
     blocks = -(-k // target.lanes)
     tile = narrow_tile(blocks, target) if late else split_vectors(blocks, target)
-    return Shape(target.lanes, *tile, c, k, *form, late)
+    shape = Shape(target.lanes, *tile, c, k, *form, late)
+    if size is None or shape.count_tiles(*size) > shape.tiles:
+        return shape
+    high, wide = (_find_edge(*axis) for axis in zip(form, size, strict=True))
+    return replace(shape, edges=(high, wide))
+
+
+def _find_edge(axis: Transform, extent: int) -> Transform | None:
+    left = extent % axis.m
+    return axis.edges[left - 1] if left and axis.edges else None
 
 
 def winograd_fits(op: Conv2d, w: Buffer | Value) -> bool:
@@ -223,14 +256,14 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool 
     _, _, r, s = w.type.static_shape()
     if not winograd_fits(op, w):
         return False
-    (p, q), shape = y.shape[2:], list_shapes(op, w, y, target)[0]
-    if not isinstance(p, int) or not isinstance(q, int):
+    size, shape = _find_size(y), list_shapes(op, w, y, target)[0]
+    if size is None:
         return True  # as for a large image
     images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
-    direct = p * q * r * s * DIRECT_COST / (2 * target.lanes) + r * s * 4 / FAR * SHOWN
+    direct = size[0] * size[1] * r * s * DIRECT_COST / (2 * target.lanes) + r * s * 4 / FAR * SHOWN
     # what is written more than directly; a store loads its line before
     written = (shape.products - r * s) * 4 * 2 / FAR if fresh and not shape.late else 0.0
-    return images * shape.cycles(shape.count_tiles(p, q)) + written < images * direct
+    return images * shape.cycles(*size) + written < images * direct
 
 
 def find_rows(op: Conv2d, weights: Sequence[int]) -> Form | None:
