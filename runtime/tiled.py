@@ -59,7 +59,7 @@ def run_tiled(
         job = TileJob(network, plan, images, shapes, prepare, slots)
         report = opened.enter_context(_show_bar(network.name)) if progress is True else progress or None
         if files:
-            run_to_files(job, wanted, files, dtypes, report)
+            run_to_files(job, files, dtypes, report)
             results = [open_result(o) if isinstance(o, Path) else o for o in wanted]
         else:
             results = [_check_array(o, s, d) for o, s, d in zip(wanted, shapes, dtypes, strict=True)]
@@ -209,7 +209,11 @@ def _list_outs(network: "Network", out: Any) -> list[Any]:
         outs = [out] * len(names)
     else:
         raise InputError(f"out: expected one for each of the outputs {', '.join(names)}, by name, got {out}")
-    return [Path(o) if isinstance(o, str | os.PathLike) else o for o in outs]
+    outs = [Path(o) if isinstance(o, str | os.PathLike) else o for o in outs]
+    files = [o for o in outs if isinstance(o, Path)]
+    if files and len(set(files)) < len(outs):
+        raise InputError(f"out: expected a file of its own for each output, got {', '.join(map(str, outs))}")
+    return outs
 
 
 def _check_array(given: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

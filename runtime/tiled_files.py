@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import FileError, InputError
+from graphc.errors import FileError
 from graphc.runtime.tiling import Place, Tile
 from graphc.runtime.windows import Target, check_kind, create_file, open_target
 
@@ -33,12 +33,8 @@ SYNC_SECONDS, LATE_SECONDS = 1, 20
 LONGEST_HEAD = 200  # bytes of a journal's first line: a hash and two numbers
 
 
-def run_to_files(
-    job: "TileJob", wanted: list[Any], files: list[Path], dtypes: list[np.dtype[Any]], report: "Progress | None"
-) -> None:
+def run_to_files(job: "TileJob", files: list[Path], dtypes: list[np.dtype[Any]], report: "Progress | None") -> None:
     """All tiles that an earlier run has not done, then the files to their places."""
-    if len(files) < len(wanted) or len(set(files)) < len(files):
-        raise InputError(f"out: expected a file of its own for each output, got {', '.join(map(str, wanted))}")
     kinds = [check_kind(path) for path in files]
     parts = [path.with_name(f".{path.name}.begun") for path in files]
     chunks = [_chunks(job, i) for i in range(len(files))]

@@ -19,8 +19,9 @@ from graphc.codegen.blocks import F32, I32, I64, VOID, address, i64, intrinsic, 
 from graphc.codegen.target import Target
 from graphc.ir import DimLike
 
-# Cache lines asked for with each channel: with 4, the first strip waits for them (Winograd at 14x14: 10 % slower)
-AHEAD = 2
+# Cache lines asked for with each channel: with 2, the first strips wait for them (DenseNet-121, Inception v3: 3 % more
+# time, ResNet-50 and a U-Net 1 to 2), with 4 all the more (Winograd at 14x14: 10 %)
+AHEAD = 1
 RUN = 4  # input channels that are unrolled: 16 are no faster, and four times the code to compile
 LINE = 64  # bytes of a cache line
 CHUNK = 8  # blocks of input channels that are summed before they are added to the others
