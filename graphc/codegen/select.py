@@ -137,7 +137,8 @@ def list_candidates(
     if winograd and x.layout == DENSE and (form := find_rows(op, w.type.static_shape())):
         shapes = [make_rows_shape(form, w, *tile, target) for tile in tiles]
     elif winograd and x.layout != DENSE and winograd_fits(op, w):
-        shapes, pays = list_shapes(op, w, y, target), winograd_pays(op, w, y, target, fresh)
+        shapes = list_shapes(op, w, y, target)
+        pays = winograd_pays(op, w, y, shapes[0], target, fresh)
     other: dict[str, Candidate] = {shape.name: shape for shape in shapes}
     return other | direct if pays else direct | other
 

@@ -248,15 +248,13 @@ def winograd_fits(op: Conv2d, w: Buffer | Value) -> bool:
     return bool(list_forms(op, (r, s))) and min(k, c) >= FEWEST_CHANNELS
 
 
-def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool = False) -> bool:
-    """Whether a convolution takes less time so than directly, by what both multiply and load.
+def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, shape: Shape, target: Target, fresh: bool = False) -> bool:
+    """Whether a convolution takes less time in this shape than directly, by what both multiply and load.
 
     `fresh` weights are others in every run, which transforms them then.
     """
     _, _, r, s = w.type.static_shape()
-    if not winograd_fits(op, w):
-        return False
-    size, shape = _find_size(y), list_shapes(op, w, y, target)[0]
+    size = _find_size(y)
     if size is None:
         return True  # as for a large image
     images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
