@@ -21,16 +21,18 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I8, address, i64, repeat, when
+from graphc.codegen.blocks import F32, I1, I8, address, i64, repeat, when
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import clear_bytes, copy_bytes, least, split_columns, taps_inside
 from graphc.codegen.kernels.conv_geometry import Geometry
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import (
     accumulate,
+    add_saved,
     ask_for,
     coming_weights,
     for_strips,
+    save_sums,
     sum_blocks,
     sum_channels,
     zeros,
@@ -71,12 +73,15 @@ class DirectConv:
 
     @property
     def scratch(self) -> int:
-        """The sums between passes, then the copied rows."""
+        """Sums between passes, or those of a strip between chunks of its channels; then the copied rows."""
         return self.g.sums_bytes + self.g.copied_bytes
 
     def emit(self, b: ir.IRBuilder, function: ir.Function) -> None:
         """Fill the body of the function."""
         ConvEmitter(self, b, function).emit()
+
+
+NO = ir.Constant(I1, 0)
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,9 @@ class ConvEmitter:
         self.y, self.x, self.w, *rest = function.args[:count]
         self.bias = rest.pop(0) if kernel._has_bias else None
         self.extra = rest
-        *sizes, self.begin, self.end, self.sums = function.args[count:]
+        *sizes, self.begin, self.end, self.saved = function.args[count:]
         self.take_sizes(sizes)
-        self.copy = address(b, self.sums, i64(g.sums_bytes), I8)
+        self.copy = address(b, self.saved, i64(g.sums_bytes), I8)
         self.pass_blocks = self.c_blocks  # of the pass that code is emitted for
         self.plane = b.mul(b.mul(self.height, self.width), i64(g.c_block))
         self.y_plane = b.mul(b.mul(self.p, self.q), i64(g.lanes))
@@ -262,14 +267,14 @@ class ConvEmitter:
             strip_x = address(b, x, b.mul(start, i64(g.stride[1] * g.c_block)), F32)
             strip_y = b.add(y, b.mul(start, i64(g.lanes)))
             if g.pass_blocks:
-                sums = b.mul(b.add(b.mul(i, self.segment), start), i64(g.vectors * g.lanes))
+                at = b.mul(b.add(b.mul(i, self.segment), start), i64(g.vectors * g.lanes))
                 number = b.add(b.mul(i, i64(g.vectors)), b.udiv(b.add(start, i64(g.pixels - 1)), i64(g.pixels)))
-                self.strip_in_pass(t, p, strip_x, strip_y, address(b, self.sums, sums, F32), number, taps, pixels)
+                self.strip_in_pass(t, p, strip_x, strip_y, address(b, self.saved, at, F32), number, taps, pixels)
                 return
             for v in range(g.vectors):
                 for pixel in range(pixels):
                     ask_for(b, b.add(strip_y, b.add(b.mul(self.y_plane, i64(v)), i64(pixel * g.lanes))), t.results)
-            self.store(self.sum(p, strip_x, taps, zeros(g.lanes, g.vectors, pixels), i64(0)), t, strip_y, pixels)
+            self.store(self.sum(p, strip_x, taps, pixels, self.saved), t, strip_y, pixels)
 
         for_strips(b, t.columns, g.pixels, strip)
 
@@ -285,27 +290,37 @@ class ConvEmitter:
         pixels: int,
     ) -> None:
         """A strip from the sums that the pass before has `saved`, to those for the next one, or the results."""
-        b, g = self.b, self.g
-        places = [address(b, saved, i64(i * g.lanes), F32) for i in range(g.vectors * pixels)]
-        later = b.icmp_signed(">", p.first, i64(0))
-        sums = zeros(g.lanes, g.vectors, pixels)
-        sums = when(b, later, lambda: [b.load(place, typ=self.type, align=4) for place in places], sums)
-        sums = self.sum(p, x, taps, sums, number)
+        b = self.b
+        sums = self.sum(p, x, taps, pixels, saved, b.icmp_signed(">", p.first, i64(0)), number)
         with b.if_else(b.icmp_signed(">=", p.end, self.c_blocks)) as (last, more):
             with last:
                 self.store(sums, t, y, pixels)
             with more:
-                for place, value in zip(places, sums, strict=True):
-                    b.store(value, place, align=4)
+                save_sums(b, self.list_places(saved, pixels), sums)
+
+    def list_places(self, saved: ir.Value, pixels: int) -> list[ir.Value]:
+        """Where the sums of a strip lie, from `saved` on."""
+        return [address(self.b, saved, i64(i * self.g.lanes), F32) for i in range(self.g.vectors * pixels)]
 
     def sum(
-        self, p: Pass, x: ir.Value, taps: tuple[ir.Value, ir.Value], sums: list[ir.Value], number: ir.Value
+        self,
+        p: Pass,
+        x: ir.Value,
+        taps: tuple[ir.Value, ir.Value],
+        pixels: int,
+        saved: ir.Value,
+        before: ir.Value = NO,
+        number: ir.Value | None = None,
     ) -> list[ir.Value]:
-        """The sums of one strip over r, c, s. `number` tells the strips of a pass apart."""
+        """The sums of one strip over r, c, s, and those that were `saved` in passes before, if there were some.
+
+        `number` tells the strips of a pass apart.
+        """
         b, g = self.b, self.g
+        places, none = self.list_places(saved, pixels), zeros(g.lanes, g.vectors, pixels)
         step = g.stride[1] * g.c_block
         of_pass = b.mul(self.pass_blocks, self.block_weights)
-        ahead, lines = coming_weights(b, of_pass, g.vectors, number if g.pass_blocks else None)
+        ahead, lines = coming_weights(b, of_pass, g.vectors, number)
 
         def over_s(x: ir.Value, w: ir.Value, coming: ir.Value, sums: list[ir.Value], channels: int) -> list[ir.Value]:
             def one(s: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
@@ -326,24 +341,32 @@ class ConvEmitter:
                 )
             return sums
 
-        def over_c(x: ir.Value, w: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        def over_c(x: ir.Value, w: ir.Value, before: ir.Value) -> list[ir.Value]:
             def one(block: ir.Value, sums: list[ir.Value], channels: int = g.c_block) -> list[ir.Value]:
                 w_block = address(b, w, b.mul(block, self.block_weights), F32)
                 share = b.mul(b.mul(self.s_all, block), i64(g.c_block * lines * g.lanes))
                 coming = address(b, w, b.add(ahead, share), F32)
                 return over_s(address(b, x, b.mul(block, p.block), F32), w_block, coming, sums, channels)
 
+            if g.pass_blocks:  # few, so one chain of sums is exact enough
+                return add_saved(b, before, places, repeat(b, i64(0), self.pass_blocks, 1, none, one))
             rest = g.c_group % g.c_block  # the lanes beyond C hold anything
-            full = b.sub(self.c_blocks, i64(1)) if rest else self.pass_blocks
-            sums = sum_blocks(b, full, sums, one)
-            return one(full, sums, rest) if rest else sums
+            if not rest:
+                return sum_blocks(b, self.c_blocks, before, places, none, one)
+            full = b.sub(self.c_blocks, i64(1))
+            return sum_blocks(b, full, before, places, none, one, lambda block, sums: one(block, sums, rest))
 
         def one_row(r: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
             w_row = address(b, p.weights, b.mul(r, self.row_weights), F32)
             x_row = address(b, x, b.mul(r, p.row), F32)
-            return over_dense_c(x_row, w_row, sums) if g.c_block == 1 else over_c(x_row, w_row, sums)
+            if g.c_block == 1:
+                return over_dense_c(x_row, w_row, sums)
+            first, end = taps
+            sums = over_c(x_row, w_row, b.or_(before, b.icmp_signed(">", r, first)))
+            when(b, b.icmp_signed("<", b.add(r, i64(1)), end), lambda: save_sums(b, places, sums))
+            return sums
 
-        return one_row(i64(0), sums) if g.pointwise else repeat(b, *taps, 1, sums, one_row)
+        return over_c(x, p.weights, before) if g.pointwise else repeat(b, *taps, 1, none, one_row)
 
     def store(self, sums: list[ir.Value], t: Task, y: ir.Value, pixels: int) -> None:
         """Bias, epilogue and store, for the vectors that are there."""

@@ -79,8 +79,9 @@ class Geometry:
 
     @property
     def sums_bytes(self) -> int:
-        """Of a task's sums between passes."""
-        return 4 * self.rows * self.segment * self.vectors * self.lanes if self.pass_blocks else 0
+        """Of a task's sums between passes, or those of one strip; one of few dense channels saves none."""
+        saved = self.rows * self.segment if self.pass_blocks else self.pixels if self.c_block > 1 else 0
+        return 4 * saved * self.vectors * self.lanes
 
     @property
     def fixed(self) -> tuple[object, ...]:

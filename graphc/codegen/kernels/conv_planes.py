@@ -26,7 +26,7 @@ from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import clear_bytes, copy_bytes, least, split_columns, taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.planes import Planes
-from graphc.codegen.kernels.tile import LINE, ask_for, for_padded_strips, prefetch, sum_blocks
+from graphc.codegen.kernels.tile import LINE, ask_for, for_padded_strips, prefetch
 from graphc.codegen.kernels.transpose import load_some, store_some, transpose
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike, dims
@@ -267,6 +267,7 @@ class _Emitter:
         down = b.mul(i, i64(p.stride))
         x = address(b, self.copy, b.add(b.mul(down, self.line), start), F32)
         taps = taps_inside(b, b.add(t.top, down), self.height, i64(p.kernel[0]), i64(p.dilation[0]))
+        nothing = [self.zero] * (p.sums * vectors)
 
         def one_row(r: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
             x_row = address(b, x, b.mul(b.mul(r, i64(p.dilation[0])), self.line), F32)
@@ -276,11 +277,16 @@ class _Emitter:
                 w_c = address(b, w_row, b.mul(c, i64(p.kernel[1] * p.sums)), F32)
                 return self._accumulate(address(b, x_row, b.mul(c, self.plane), F32), w_c, sums, vectors)
 
+            def chunk(start: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+                end = least(b, b.add(start, i64(CHUNK)), self.channels)
+                parts = repeat(b, start, end, 1, nothing, channel)
+                return [b.fadd(x, y) for x, y in zip(totals, parts, strict=True)]
+
             if self.kernel.chunked:
-                return sum_blocks(b, self.channels, sums, channel, CHUNK)
+                return repeat(b, i64(0), self.channels, CHUNK, sums, chunk)
             return repeat(b, i64(0), self.channels, 1, sums, channel)
 
-        return repeat(b, *taps, 1, [self.zero] * (p.sums * vectors), one_row)
+        return repeat(b, *taps, 1, nothing, one_row)
 
     def _accumulate(self, x: ir.Value, w: ir.Value, sums: list[ir.Value], vectors: int) -> list[ir.Value]:
         """The sums after the taps of one row and channel."""

@@ -87,7 +87,7 @@ class _Emitter(ConvEmitter):
         self.extra, self.operands = self.extra[:count], self.extra[count:]
         self.result_images, sizes = self.result_images[: 1 + count], self.result_images[1 + count :]
         self.p_all, self.q_all, self.rows, self.columns, self.bands, self.segments, *self.before_sizes = sizes
-        self.copy = address(b, self.sums, b.mul(self.tiles, i64(self.g.sums_bytes)), I8)
+        self.copy = address(b, self.saved, b.mul(self.tiles, i64(self.g.sums_bytes)), I8)
 
     def task(self, number: ir.Value) -> None:
         """All output channels on a segment of pixels."""
@@ -127,14 +127,14 @@ class _Emitter(ConvEmitter):
         t = replace(every, tile=tile, y=y, blocks=b.sub(self.k_blocks, first_block))
         weights = b.add(b.mul(tile, self.row_weights), b.mul(first, self.block_weights))
         p = Pass(self.copy, block, block, block, address(b, self.w, weights, F32), first, end)
-        sums = address(b, self.sums, b.mul(tile, i64(g.sums_bytes)), I8)
+        of_tile = address(b, self.saved, b.mul(tile, i64(g.sums_bytes)), I8)
 
         def strip(start: ir.Value, pixels: int) -> None:
             at = b.mul(start, i64(g.lanes))
             if not self.kernel.prologue.in_rows:
                 first_tile = b.icmp_signed("==", tile, i64(0))
                 when(b, first_tile, lambda: self._ask_for_inputs(every, end, at, pixels))
-            saved = address(b, sums, b.mul(start, i64(g.vectors * g.lanes)), F32)
+            saved = address(b, of_tile, b.mul(start, i64(g.vectors * g.lanes)), F32)
             number = b.udiv(b.add(start, i64(g.pixels - 1)), i64(g.pixels))
             x = address(b, self.copy, at, F32)
             self.strip_in_pass(t, p, x, b.add(y, at), saved, number, (i64(0), self.r_all), pixels)

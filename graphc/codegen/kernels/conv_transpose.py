@@ -23,7 +23,7 @@ from graphc.codegen.kernels.borders import least, taps_inside
 from graphc.codegen.kernels.conv import ConvEmitter, DirectConv, Pass, Task
 from graphc.codegen.kernels.conv_geometry import LONGEST_SEGMENT, SEGMENT_BYTES, Geometry
 from graphc.codegen.kernels.pack import Order
-from graphc.codegen.kernels.tile import for_strips, split_vectors, zeros
+from graphc.codegen.kernels.tile import for_strips, split_vectors
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
 from graphc.ir import dims
@@ -245,7 +245,7 @@ class _Emitter(ConvEmitter):
 
         def strip(start: ir.Value, pixels: int) -> None:
             strip_x = address(b, x, b.mul(start, i64(g.c_block)), F32)
-            sums = self.sum(whole, strip_x, taps, zeros(g.lanes, g.vectors, pixels), i64(0))
+            sums = self.sum(whole, strip_x, taps, pixels, self.saved)
             self.store(sums, t, b.add(t.y, b.mul(start, i64(self.y_step))), pixels)
 
         for_strips(b, length, g.pixels, strip)

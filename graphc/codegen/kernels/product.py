@@ -23,14 +23,14 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I8, address, i64, repeat, when
+from graphc.codegen.blocks import F32, I8, address, i64, repeat
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.product_few import FewRows
 from graphc.codegen.kernels.product_operands import FEW, Operands
 from graphc.codegen.kernels.product_pack import copy_panel, copy_rows, turn_panel
 from graphc.codegen.kernels.short_weights import BLOCK, load_short, short_block, short_pitch
-from graphc.codegen.kernels.tile import PIXELS, RUN, accumulate, for_strips, split_vectors, zeros
+from graphc.codegen.kernels.tile import PIXELS, RUN, accumulate, add_saved, for_strips, save_sums, split_vectors, zeros
 from graphc.codegen.kernels.transpose import load_some, store_some, transpose
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
@@ -310,20 +310,13 @@ class ProductEmitter:
         return [address(b, start, i64(i * g.columns + v * g.lanes), F32) for v in range(vectors) for i in range(pixels)]
 
     def _add_saved(self, k: ir.Value, places: list[ir.Value], sums: list[ir.Value]) -> list[ir.Value]:
-        b = self.b
         if self.kernel.single:
             return sums
-
-        def add() -> list[ir.Value]:
-            saved = [b.load(place, typ=self.type, align=4) for place in places]
-            return [b.fadd(x, y) for x, y in zip(saved, sums, strict=True)]
-
-        return when(b, b.icmp_signed(">", k, i64(0)), add, sums)
+        return add_saved(self.b, self.b.icmp_signed(">", k, i64(0)), places, sums)
 
     def _store_sums(self, k: ir.Value, row: ir.Value, column: ir.Value, sums: list[ir.Value], vectors: int) -> None:
         places = self._places(row, column, vectors, len(sums) // vectors)
-        for place, value in zip(places, self._add_saved(k, places, sums), strict=True):
-            self.b.store(value, place, align=4)
+        save_sums(self.b, places, self._add_saved(k, places, sums))
 
     def _strip(self, k: ir.Value, count: ir.Value, column: ir.Value, row: ir.Value, pixels: int) -> None:
         """A strip of y: its sums to scratch, or after the last step to y."""
@@ -340,8 +333,7 @@ class ProductEmitter:
             with last:
                 self._store(y, b.sub(self.columns, column), sums, pixels)
             with more:
-                for place, value in zip(places, sums, strict=True):
-                    b.store(value, place, align=4)
+                save_sums(b, places, sums)
 
     def _store(self, y: ir.Value, left: ir.Value, sums: list[ir.Value], pixels: int) -> None:
         """The sums of a strip to y; `left` columns are there."""

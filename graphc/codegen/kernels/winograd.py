@@ -78,7 +78,8 @@ class WinogradConv:
         )
         self.sizes: list[DimLike] = [
             *(height, width, p, q, columns, all_tiles, blocks, all_blocks, self.tasks, op.padding[0], op.padding[1]),
-            *(s.c, s.c_blocks, s.k_blocks, s.k_tiles, s.half_tiles, s.most_tiles, s.tiles, s.v_place, s.m_place),
+            *(s.c, s.pass_channels, s.c_blocks, s.k_blocks, s.k_tiles, s.half_tiles, s.most_tiles),
+            *(s.tiles, s.v_place, s.m_place),
             *(b.image for b in (x, y, *extra)),
         ]
         self.work = dims.product([images, all_tiles, s.products * s.c * s.k])
@@ -108,8 +109,8 @@ class _Emitter:
         self.extra = rest
         *sizes, self.begin, self.end, self.scratch = function.args[count:]
         self.height, self.width, self.p, self.q, self.columns, self.all_tiles, self.blocks, *sizes = sizes
-        self.all_blocks, self.tasks, self.above, self.before, self.c, self.c_blocks, self.k_blocks, *sizes = sizes
-        self.k_tiles, self.half_tiles, self.most_tiles, *sizes = sizes
+        self.all_blocks, self.tasks, self.above, self.before, self.c, pass_channels, *sizes = sizes
+        self.c_blocks, self.k_blocks, self.k_tiles, self.half_tiles, self.most_tiles, *sizes = sizes
         self.tiles, self.v_place, self.m_place, *sizes = sizes
         self.x_image, *self.result_images = sizes
         self.type = ir.VectorType(F32, self.s.lanes)
@@ -117,7 +118,7 @@ class _Emitter:
         self.patch = address(b, self.m, b.mul(self.m_place, i64(self.s.places)), F32)
         self.zeros = address(b, self.patch, i64(self.s.rows.side * self.s.columns.side * self.s.lanes), F32)
         late = address(b, self.zeros, i64(self.s.lanes), F32)
-        pointers, sizes = (self.scratch, self.m, self.u, late), (self.c, self.k_tiles, self.tiles)
+        pointers, sizes = (self.scratch, self.m, self.u, late), (self.c, pass_channels, self.k_tiles, self.tiles)
         operands = Operands(self.s, *pointers, *sizes, self.v_place, self.m_place)
         self.products = (LateProducts if self.s.late else StoredProducts)(b, operands)
 

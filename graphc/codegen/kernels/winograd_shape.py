@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from graphc.codegen.kernels.tile import narrow_tile, split_vectors
+from graphc.codegen.kernels.tile import CHUNK, narrow_tile, split_vectors
 from graphc.codegen.kernels.transforms import (
     IDENTITY,
     Transform,
@@ -46,6 +46,9 @@ FEWEST_CHANNELS = 16  # with fewer, the transforms cost more than the products s
 # from the last cache: at so many bytes a cycle. (A loop that only reads gets 4 from an Intel Xeon's, Sapphire Rapids.)
 SECOND_CACHE = 1 << 20  # bytes of weights
 FAR, LAST, NEAR = 4, 6, 32
+# Bytes of stored weights of a place and a register tile, which stay in the first-level cache while all tiles take them:
+# of a pass, and those up to which there is one. In one for all channels, 256 and 512 take 10 to 20 % more time.
+PASS_BYTES, ONE_PASS = 16 << 10, 32 << 10
 LATE_CHANNELS = 16  # input channels whose weights are transformed together; with 32, layers take 5 to 15 % more time
 # By stride: what it costs to add the sums of such a chunk to those of the ones before; and operations for each number
 # that a transform of weights makes, with what it loads and stores. At stride 2, 25 products make 9 sums.
@@ -156,6 +159,14 @@ class Shape:
         """Tiles of results in a block."""
         scaled = TILES[self.late or self.c + self.k > FEW_CHANNELS] * 36 // self.products
         return max(1, min(MOST_TILES, scaled) // self.pixels) * self.pixels
+
+    @property
+    def pass_channels(self) -> int:
+        """Input channels whose weights, stored, serve all tiles of a block before the next ones do."""
+        phases = self.rows.phases * self.columns.phases
+        block = 4 * phases * self.vectors * self.lanes * self.lanes  # bytes of the weights at a place
+        room = PASS_BYTES if self.c_blocks * block > ONE_PASS else ONE_PASS
+        return max(1, min(room // block, CHUNK // phases)) * self.lanes
 
     @property
     def v_place(self) -> int:
