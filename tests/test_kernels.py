@@ -186,6 +186,40 @@ def test_weights_are_transformed_when_they_are_used(graph: Graph, cpu: str, monk
 @pytest.mark.parametrize(
     "graph",
     [
+        convolution(200, 3, 72, size=(9, 10)),
+        convolution(328, (1, 7), 24, size=(6, 11)),
+        convolution(72, 5, 40, stride=2, size=(13, 12)),
+        convolution(520, 3, 64),
+    ],
+)
+@pytest.mark.parametrize("cpu", LEVELS)
+def test_stored_weights_take_passes(graph: Graph, cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some input channels at a time, the last time fewer, of which some lanes may be empty."""
+    _choose_winograd(monkeypatch, late=False)
+    (kernel,) = [s.kernel for s in make_plan(optimize(graph), make_target(cpu)).steps if "winograd" in s.kernel.name]
+    assert isinstance(kernel, WinogradConv) and kernel.shape.pass_channels < kernel.shape.c
+    _, c, *size = graph.inputs[0].type.shape
+    x = np.random.default_rng(0).standard_normal((2, c, *(n if isinstance(n, int) else 14 for n in size)))
+    x = x.astype(np.float32)
+    (expected,) = run_reference(graph, [x], DType.F64)
+    results = [compile(graph, threads=threads, cpu=cpu)(x) for threads in (1, 2, 3)]
+    assert all(r.tobytes() == results[0].tobytes() for r in results)
+    assert relative_difference(results[0], expected) < 5e-6
+
+
+@pytest.mark.parametrize(
+    "graph", [convolution(200, 1, 24), convolution(144, 1, 80), convolution(200, 3, 24), convolution(12, 3, 24)]
+)
+@pytest.mark.parametrize("cpu", LEVELS)
+def test_channels_are_summed_in_chunks(graph: Graph, cpu: str) -> None:
+    x = np.random.default_rng(0).standard_normal((2, *graph.inputs[0].type.shape[1:2], 5, 13)).astype(np.float32)
+    (expected,) = run_reference(graph, [x], DType.F64)
+    assert relative_difference(compile(graph, cpu=cpu, precise=True)(x), expected) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
         convolution(256, 3, stride=2),
         convolution(256, 3, 90, dilation=2),
         convolution(256, 1, stride=2),
@@ -290,13 +324,8 @@ EDGES = [
 ]
 
 
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize(("graph", "left"), EDGES)
-@pytest.mark.parametrize("cpu", LEVELS)
-def test_the_last_tiles_are_smaller(
-    graph: Graph, left: tuple[int, int], late: bool, cpu: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where they are known to be, and are all in one block."""
+def _choose_winograd(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """The first form, with weights that are transformed late or stored."""
 
     def first_form(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[winograd_shape.Shape]:
         shapes = list_shapes(op, w, y, target)
@@ -306,6 +335,16 @@ def test_the_last_tiles_are_smaller(
     list_shapes = winograd_shape.list_shapes
     monkeypatch.setattr(select, "list_shapes", first_form)
     monkeypatch.setattr(select, "winograd_pays", lambda *_: True)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("graph", "left"), EDGES)
+@pytest.mark.parametrize("cpu", LEVELS)
+def test_the_last_tiles_are_smaller(
+    graph: Graph, left: tuple[int, int], late: bool, cpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are known to be, and are all in one block."""
+    _choose_winograd(monkeypatch, late)
     (kernel,) = [s.kernel for s in make_plan(optimize(graph), make_target(cpu)).steps if "winograd" in s.kernel.name]
     assert isinstance(kernel, WinogradConv)
     assert tuple(edge.m if edge else 0 for edge in kernel.shape.edges) == left
