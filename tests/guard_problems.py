@@ -18,6 +18,7 @@ from graphc import nn, ops
 from graphc.codegen.kernels.base import Kernel
 from graphc.codegen.kernels.product_operands import LEAST_SHORTENED
 from graphc.codegen.kernels.winograd import WinogradConv
+from graphc.codegen.kernels.winograd_large import WinogradLarge
 from graphc.codegen.kernels.winograd_rows import WinogradRows
 from graphc.codegen.kernels.winograd_shape import FORMS
 from graphc.codegen.plan import Plan
@@ -31,8 +32,8 @@ Image = tuple[DimLike, DimLike]  # height and width
 FAMILIES = (
     *("conv_dense", "conv_blocked", "conv_pointwise", "conv_through", "conv_phases", "conv_planes", "nest_taps"),
     *("window_conv", "window_max", "window_average"),
-    *("window_phases", "winograd", "winograd_edges", "winograd_late", "winograd_phases", "winograd_rows"),
-    "winograd_weights",
+    *("window_phases", "winograd", "winograd_edges", "winograd_large", "winograd_late", "winograd_phases"),
+    *("winograd_rows", "winograd_weights"),
     *("pack_weights", "product", "shorten_weights"),
     *("weight_gradient_blocked", "weight_gradient_dense", "weight_gradient_depthwise", "max_pool_route"),
     *("dense_to_blocks", "blocks_to_dense", "move_channels", "nest_pack", "nest_pixels", "nest_sum", "carry_rows"),
@@ -45,8 +46,8 @@ WITHOUT_CODE = {"dropout", "flatten", "reshape", "identity", "batch_norm", "spli
 
 def family(kernel: Kernel) -> str:
     """The family of a kernel: what its name begins with, but for Winograd's, which all are called by their form."""
-    if isinstance(kernel, WinogradRows):
-        return "winograd_rows"
+    if isinstance(kernel, WinogradRows | WinogradLarge):
+        return "winograd_rows" if isinstance(kernel, WinogradRows) else "winograd_large"
     if isinstance(kernel, WinogradConv) and (kernel.shape.late or kernel.shape.stride > 1):
         return "winograd_late" if kernel.shape.late else "winograd_phases"
     if isinstance(kernel, WinogradConv) and any(kernel.shape.edges):
@@ -135,7 +136,8 @@ def blocked_conv(draw: st.DrawFn) -> Problem:
 @st.composite
 def winograd(draw: st.DrawFn) -> Problem:
     """Winograd's, of each form; those for small maps are chosen where the size is known."""
-    kernel, stride = draw(st.sampled_from(sorted(FORMS)))
+    large = draw(st.integers(6, 16)), draw(st.integers(1, 16))
+    kernel, stride = draw(st.sampled_from([*sorted(FORMS), (large, (1, 1)), (large, (1, 1))]))
     few = draw(st.booleans())
     c, k = (draw(MANY), draw(MANY)) if few else (draw(st.sampled_from([256, 300, 512])), draw(MANY) * 2)
     size: Image = (H, W) if draw(st.booleans()) else draw(st.tuples(st.integers(7, 20), st.integers(7, 20)))

@@ -69,7 +69,7 @@ def kernels_of(graph: Graph, precise: bool = False, cpu: str = "x86-64-v4") -> l
         (convolution(64, 5, stride=2), "winograd2x2_5x5_stride2_4x6"),
         (convolution(64, 3, stride=3), "conv_blocked_4x6"),
         (convolution(64, 3, dilation=2), "conv_blocked_4x6"),
-        (convolution(64, 9, 32), "conv_blocked_2x10"),
+        (convolution(64, 9, 32), "winograd4x1_9x9_2x10_late"),
         (convolution(64, 3, groups=2), "conv_blocked_2x10"),
         (convolution(64, 3, groups=64), "window_conv_3_stride1"),
         (convolution(6, 3, groups=2), "nest_conv2d"),

@@ -47,7 +47,7 @@ class Layers:
         return nn.conv2d(x, channels, kernel, stride, self.pads(kernel), self.pair(1, 2), name=self.name)
 
     def winograd(self, x: Value) -> Value:
-        kernel = ((3, 3), (5, 5), (1, 3), (7, 1))[self.below(4)]
+        kernel = ((3, 3), (5, 5), (1, 3), (7, 1), (6, 7))[self.below(5)]
         x = self.plain(x, 16, 1)
         return nn.relu(nn.conv2d(x, (16, 24)[self.below(2)], kernel, 1, self.pads(kernel), name=self.name))
 

@@ -32,6 +32,7 @@ from graphc.codegen.kernels.weight_gradient import WeightGradient
 from graphc.codegen.kernels.window import WindowKernel, pack_channels, pack_depthwise
 from graphc.codegen.kernels.window_transpose import TransposedWindowKernel
 from graphc.codegen.kernels.winograd import WinogradConv
+from graphc.codegen.kernels.winograd_large import WinogradLarge
 from graphc.codegen.kernels.winograd_rows import WinogradRows, make_rows_geometry
 from graphc.codegen.kernels.winograd_shape import (
     Shape,
@@ -194,7 +195,8 @@ def _convolve_winograd(
     if x.layout == DENSE:
         rows = make_rows_geometry(g, shape)
         return [*packs, made, WinogradRows(op, rows, shape, y, x, made.buffers[0], packed_bias, extra)]
-    return [*packs, made, WinogradConv(op, shape, y, x, made.buffers[0], packed_bias, extra)]
+    kernel = WinogradLarge if shape.large else WinogradConv
+    return [*packs, made, kernel(op, shape, y, x, made.buffers[0], packed_bias, extra)]
 
 
 def _convolve_through(

@@ -7,6 +7,7 @@ Neural Networks (2016), https://arxiv.org/abs/1509.09308: y = AT ((G g) * (BT d)
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 
 from llvmlite import ir
 
@@ -24,8 +25,8 @@ POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "1/2", "-2", "2"))
 class Transform:
     """The matrices AT (results), G (weights) and BT (data) of F(m, r).
 
-    At a stride, the products of several phases may be added up before AT: each place (column of AT) takes those of all
-    `phases`, the last place those of the first `last` of them.
+    The products of several `phases`, of the data at a stride or of the taps, may be added up before AT: each place
+    (column of AT) takes those of all, the last place those of the first `last` of them.
 
     `edges` make 1, 2, ... m - 1 results, of fewer data, by some of the same products of weights: those whose `numbers`
     they have.
@@ -36,6 +37,7 @@ class Transform:
     data: Matrix
     phases: int = 1
     last: int = 1
+    stride: int = 1
     edges: tuple["Transform", ...] = ()
     numbers: tuple[int, ...] = ()
 
@@ -103,27 +105,40 @@ def _add_runs(parts: Sequence[Transform], starts: Sequence[int]) -> Transform:
 
 
 def split_phases(m: int, r: int, stride: int) -> Transform:
-    """m results of r taps at a stride: the sum of F(m, r/stride) over as many phases of the data.
+    """m results of r taps at a stride: the sum of F(m, r/stride) over as many phases of the data."""
+    return replace(_sum_parts(m, [range(phase, r, stride) for phase in range(stride)]), stride=stride)
 
-    All phases have the same points, so that their products are added before AT. Where stride does not divide r, the
-    later phases have a tap and a point less: the last place is that point.
+
+def sum_runs(m: int, r: int, longest: int) -> Transform:
+    """m results of r taps: the sum of F(m, taps of a run) over as few runs of at most `longest` taps as will do."""
+    count = -(-r // longest)
+    starts = [i * (r // count) + min(i, r % count) for i in range(count + 1)]
+    return _sum_parts(m, [range(start, end) for start, end in pairwise(starts)])
+
+
+def _sum_parts(m: int, parts: Sequence[range]) -> Transform:
+    """The sum of F(m, r) over parts of the taps, which see data that lie as far apart.
+
+    All parts have the same points, so that their products are added before AT. Those behind the longest ones may have
+    a tap and a point less: the last place is that point.
     """
-    parts = [make_transform(m, -(-(r - phase) // stride)) for phase in range(stride)]
-    count, longer = parts[0].products, r % stride
+    transforms = [make_transform(m, len(taps)) for taps in parts]
+    count, r, step = transforms[0].products, sum(map(len, parts)), parts[0].step
+    longer = sum(len(taps) == len(parts[0]) for taps in parts) % len(parts)
     order = [*range(count - 2), count - 1, count - 2] if longer else list(range(count))
     weights, data, zero = [], [], Fraction(0)
     for place in order:
-        for phase, part in enumerate(parts):
-            if longer and phase >= longer and place == count - 2:
+        for number, (taps, part) in enumerate(zip(parts, transforms, strict=True)):
+            if longer and number >= longer and place == count - 2:
                 continue
             own = place - count if place == count - 1 else place  # infinity is the last one of each
-            taps, pixels = [zero] * r, [zero] * ((m - 1) * stride + r)
-            taps[phase::stride] = part.weights[own]
-            pixels[phase : phase + stride * part.side : stride] = part.data[own]
-            weights.append(tuple(taps))
-            data.append(tuple(pixels))
-    results = tuple(tuple(row[place] for place in order) for row in parts[0].results)
-    return Transform(results, tuple(weights), tuple(data), stride, longer or stride)
+            of_taps, of_data = [zero] * r, [zero] * ((m - 1) * step + r)
+            of_taps[taps.start : taps.stop : step] = part.weights[own]
+            of_data[taps.start : taps.start + step * part.side : step] = part.data[own]
+            weights.append(tuple(of_taps))
+            data.append(tuple(of_data))
+    results = tuple(tuple(row[place] for place in order) for row in transforms[0].results)
+    return Transform(results, tuple(weights), tuple(data), len(parts), longer or len(parts))
 
 
 def make_transform(m: int, r: int) -> Transform:

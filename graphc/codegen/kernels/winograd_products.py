@@ -79,7 +79,7 @@ class _Products:
     def sum_phases(self, place: _Place, sums: list[ir.Value], product: Body) -> list[ir.Value]:
         """`sums` after each product of the place: the first one, and those of the other phases."""
         b, (rows, columns) = self.b, self.s.axes
-        if self.s.stride == 1:
+        if rows.phases == columns.phases == 1:
             return product(place.first, sums)
 
         def over_rows(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:

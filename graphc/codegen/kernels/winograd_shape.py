@@ -2,8 +2,9 @@
 
 A form is a transform along rows and one along columns: F(4x4, 3x3) or, on small maps, F(2x2, 3x3), whose weights are
 less than half; F(2x2, 5x5); and of filters of one row or column F(4, 3) and, for 7 taps, F(4, 4) + F(4, 3). At stride 2
-F(2x2) of each of the four phases that even and odd rows and columns make, added up before the results. All take 1.4 to
-4 times fewer products than the direct convolution, and keep within 5e-6 of the largest output against float64.
+F(2x2) of each of the four phases that even and odd rows and columns make, added up before the results. Of filters of 6
+rows and more, columns alone are transformed. All take 1.4 to 4 times fewer products than the direct convolution, and
+keep within 5e-6 of the largest output against float64.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from graphc.codegen.kernels.transforms import (
     make_transform,
     split_phases,
     split_taps,
+    sum_runs,
     take_taps,
 )
 from graphc.codegen.nest import Buffer
@@ -66,6 +68,8 @@ TRANSFORM_COST = {1: 1.25, 2: 1.15}
 # Of images of few channels, which lie dense (16 lanes: up to 7): m results along a column; F(4, 5) would need 8 points
 DENSE_CHANNELS, ROWS, MOST_TAPS = 7, 4, 4
 LARGEST_ROWS = 16  # of filters: the code holds all their taps, and its matrices grow with the square
+# Filters of so many rows and more are transformed along columns alone (winograd_large.py), in blocks of so many tiles
+LARGE_ROWS, BLOCK_ROWS, BLOCK_COLUMNS = 6, 4, 16
 # Cycles for a sum of products: stored, loaded, and combined to results, which takes about 2 operations
 RESULT_COST = 2.0
 # With so many output channels, M has room for half of them at a time
@@ -110,7 +114,12 @@ class Shape:
     @property
     def stride(self) -> int:
         """From one row of inputs to the next of its phase."""
-        return self.rows.phases
+        return self.rows.stride
+
+    @property
+    def large(self) -> bool:
+        """Whether WinogradLarge computes it."""
+        return _sums_runs(self.axes)
 
     @property
     def products(self) -> int:
@@ -157,6 +166,8 @@ class Shape:
     @property
     def tiles(self) -> int:
         """Tiles of results in a block."""
+        if self.large:
+            return BLOCK_ROWS * BLOCK_COLUMNS
         scaled = TILES[self.late or self.c + self.k > FEW_CHANNELS] * 36 // self.products
         return max(1, min(MOST_TILES, scaled) // self.pixels) * self.pixels
 
@@ -206,6 +217,11 @@ class Shape:
         return -(-p // self.rows.m) * -(-q // self.columns.m)
 
 
+def _sums_runs(form: Form) -> bool:
+    """Whether filters are cut into runs of taps, whose products are added: see winograd_large.py."""
+    return form[0].phases > form[0].stride
+
+
 def _count_products(axis: Transform, edge: Transform | None, extent: int) -> int:
     """Of so many results along an axis, for a pair of channels."""
     return extent // axis.m * axis.products + (edge or axis).products * (extent % axis.m > 0)
@@ -213,7 +229,12 @@ def _count_products(axis: Transform, edge: Transform | None, extent: int) -> int
 
 def list_forms(op: Conv2d, kernel: tuple[int, int]) -> tuple[Form, ...]:
     """The forms that there are for a convolution, whatever its channels."""
-    return FORMS.get((kernel, op.stride), ()) if op.dilation == (1, 1) and op.groups == 1 else ()
+    if op.dilation != (1, 1) or op.groups > 1:
+        return ()
+    (r, s), forms = kernel, FORMS.get((kernel, op.stride), ())
+    if not forms and op.stride == (1, 1) and LARGE_ROWS <= r <= LARGEST_ROWS and s <= LARGEST_ROWS:
+        return ((sum_runs(ROWS, r, MOST_TAPS), take_taps(s)),)
+    return forms
 
 
 def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape]:
@@ -223,7 +244,8 @@ def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape]
     """
     (k, c, r, s), size = w.type.static_shape(), _find_size(y)
     shapes = [
-        [_make_shape(form, k, c, target, late, size) for late in (False, True)] for form in list_forms(op, (r, s))
+        [_make_shape(form, k, c, target, late, size) for late in (False, True) if late or not _sums_runs(form)]
+        for form in list_forms(op, (r, s))
     ]
     cycles = lambda shape: shape.cycles(*(size or TYPICAL))  # noqa: E731
     if size is None:

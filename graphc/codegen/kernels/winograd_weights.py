@@ -6,7 +6,7 @@ from graphc.codegen.blocks import F32, address, i64, repeat
 from graphc.codegen.kernels.pack import Order
 from graphc.codegen.kernels.transforms import apply_both_sides
 from graphc.codegen.kernels.transpose import load_columns
-from graphc.codegen.kernels.winograd_shape import Shape
+from graphc.codegen.kernels.winograd_shape import LATE_CHANNELS, Shape
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike
 
@@ -64,12 +64,13 @@ class WinogradWeights:
 
 
 def order_late(shape: Shape, turned: bool) -> Order:
-    """The weights as they are, [tile of k, c, tap, vectors * lanes]."""
+    """The weights as they are, [tile of k, c, tap, vectors * lanes]; large filters are read column by column."""
     r_all, s_all = shape.kernel
 
     def place(b: ir.IRBuilder, r: ir.Value, s: ir.Value) -> tuple[ir.Value, ir.Value]:
-        tap = b.add(b.mul(r, i64(s_all)), s)
+        tap = b.add(b.mul(s, i64(r_all)), r) if shape.large else b.add(b.mul(r, i64(s_all)), s)
         return i64(0), (b.sub(i64(r_all * s_all - 1), tap) if turned else tap)
 
-    channels = 1, shape.k_tiles, shape.c, shape.k
-    return Order(shape.lanes, shape.vectors, *channels, 1, shape.kernel, 1, r_all * s_all, turned, place, "taps of c")
+    channels, together = (1, shape.k_tiles, shape.c, shape.k), LATE_CHANNELS if shape.large else 1
+    key = "columns of taps" if shape.large else "taps of c"
+    return Order(shape.lanes, shape.vectors, *channels, together, shape.kernel, 1, r_all * s_all, turned, place, key)
