@@ -20,20 +20,18 @@ settings.register_profile(
 settings.register_profile(
     "deep", deadline=None, max_examples=5000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
-os.environ["GRAPHC_CACHE"] = "off"  # tests compile what they test, and leave the user's folder alone
+os.environ["GRAPHC_CACHE"] = "off"  # until there is a folder for it: tests leave the user's alone
 os.environ["GRAPHC_COMPILERS"] = "0"  # and keep all CPUs busy already
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-@pytest.fixture(scope="session")
-def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture
-def cached(_compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test compiles, the next one loads: for tests of commands, each of which compiles its network."""
-    monkeypatch.setenv("GRAPHC_CACHE", str(_compiled))
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one test compiles, the next one loads: such as the same network for another number of threads."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    os.environ["GRAPHC_CACHE"] = str(folder / "compiled")
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,6 @@ from graphc.cli import main, show
 from graphc.cli.loading import find_model
 from graphc.models import NETWORKS
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -20,8 +20,6 @@ from graphc.reference import run_reference
 README = Path(__file__).parent.parent / "README.md"
 succeed, fail = partial(commands.succeed, "show"), partial(commands.fail, "show")
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:

@@ -24,8 +24,6 @@ from graphc.passes import fully_convolutional
 from graphc.pictures import class_colour
 from graphc.runtime.network import Network
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 invoke_run, succeed = partial(commands.invoke, "run"), partial(commands.succeed, "run")
 fail = partial(commands.fail, "run", silent=False)  # what went right before is told
 

@@ -16,8 +16,6 @@ from graphc.models import NETWORKS, digits
 from graphc.models.pages import digit_windows
 from graphc.reference import run_reference
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 succeed, fail = partial(commands.succeed, "show"), partial(commands.fail, "show")
 
 

@@ -9,8 +9,6 @@ from commands import fail, succeed
 import graphc
 from graphc.models import digit_masks
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 def test_run_by_tiles(tmp_path: Path) -> None:
     image = np.random.default_rng(0).random((1, 1, 96, 128), np.float32)
