@@ -25,7 +25,7 @@ POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "1/2", "-2", "2"))
 class Transform:
     """The matrices AT (results), G (weights) and BT (data) of F(m, r).
 
-    The products of several `phases`, of the data at a stride or of the taps, may be added up before AT: each place
+    The products of several `phases`, of the data at a `stride` or of the taps, may be added up before AT: each place
     (column of AT) takes those of all, the last place those of the first `last` of them.
 
     `edges` make 1, 2, ... m - 1 results, of fewer data, by some of the same products of weights: those whose `numbers`
