@@ -98,6 +98,7 @@ def test_this_process_has_no_llvm_then(tmp_path: Path) -> None:
 
 
 def test_a_setting_tells_how_many(many: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_CACHE", "off")
     monkeypatch.setenv("GRAPHC_COMPILERS", "many")
     with pytest.raises(InputError, match="GRAPHC_COMPILERS: expected an integer from 0 to 64, got 'many'"):
         graphc.compile(make_small())

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I8, VOID, address, i64, intrinsic, repeat, when
+from graphc.codegen.blocks import F32, address, i64, repeat, when
 from graphc.codegen.kernels.base import Bands
-from graphc.codegen.kernels.borders import greatest, least
+from graphc.codegen.kernels.borders import clear_bytes, greatest, least
 from graphc.codegen.kernels.epilogue import Epilogue
 from graphc.codegen.kernels.tile import for_strips, prefetch, sum_channels, zeros
 from graphc.codegen.kernels.transforms import Matrix, apply
@@ -52,14 +52,7 @@ class WinogradLarge:
     """y = epilogue(conv2d(x, w, b), extra...): x, y and extra in blocks of channels, w and b packed."""
 
     def __init__(
-        self,
-        op: Conv2d,
-        shape: Shape,
-        y: Buffer,
-        x: Buffer,
-        w: Buffer,
-        bias: Buffer | None,
-        extra: Sequence[Buffer],
+        self, op: Conv2d, shape: Shape, y: Buffer, x: Buffer, w: Buffer, bias: Buffer | None, extra: Sequence[Buffer]
     ) -> None:
         s = self.shape = shape
         self.has_bias, self.epilogue = bias is not None, Epilogue(op.epilogue, len(extra))
@@ -138,8 +131,7 @@ class _Emitter:
         first = b.mul(part, i64(PART))
 
         def k_tile(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            size = b.mul(self.m_place, i64(4 * self.s.rows.places))
-            intrinsic(b, "llvm.memset.p0.i64", VOID, [self.m, ir.Constant(I8, 0), size, ir.Constant(ir.IntType(1), 0)])
+            clear_bytes(b, self.m, b.mul(self.m_place, i64(4 * self.s.rows.places)))
             self._sum_channels(k)
             self._write_results(k)
             return []
