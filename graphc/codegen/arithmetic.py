@@ -6,7 +6,7 @@ from math import isnan
 from llvmlite import ir
 
 from graphc.codegen import doublemath, halves, vecmath
-from graphc.codegen.blocks import I64, IR_TYPES, intrinsic, is_vector, mangle
+from graphc.codegen.blocks import I64, IR_TYPES, constant, intrinsic, is_vector, mangle
 from graphc.errors import UnsupportedError
 from graphc.ir import DType
 from graphc.ops.scalar import CASTS, COMPARISONS
@@ -68,13 +68,6 @@ def has_code(fn: str, dtype: DType) -> bool:
 def is_float(value: ir.Value) -> bool:
     """Whether the value's elements are floating-point numbers."""
     return isinstance(_element(value), (ir.FloatType, ir.DoubleType))
-
-
-def constant(type: ir.Type, value: float | int) -> ir.Constant:
-    """A number as a constant of a scalar or vector type."""
-    element = type.element if isinstance(type, ir.VectorType) else type
-    number = float(value) if isinstance(element, (ir.FloatType, ir.DoubleType)) else int(value)
-    return ir.Constant(type, [number] * type.count if isinstance(type, ir.VectorType) else number)
 
 
 def identity_of(kind: str, type: ir.Type, dtype: DType) -> ir.Constant:

@@ -1,6 +1,7 @@
 """Helpers over llvmlite's IRBuilder: types, constants, loops, branches, masks. Nothing here knows of tensors."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from llvmlite import ir
 
@@ -17,9 +18,40 @@ IR_TYPES: dict[DType, ir.Type] = {
 Body = Callable[[ir.Value, list[ir.Value]], list[ir.Value]]
 
 
+class _Short(ir.Constant):  # type: ignore[misc]
+    """A vector constant that LLVM's text has a word for; llvmlite writes every lane."""
+
+    def __init__(self, type: ir.VectorType, lanes: object, word: str) -> None:
+        super().__init__(type, lanes)
+        self._word = word
+
+    def _get_reference(self) -> str:
+        return self._word
+
+
 def i64(value: int) -> ir.Constant:
     """An i64 constant."""
     return ir.Constant(I64, value)
+
+
+def constant(type: ir.Type, value: float | int) -> ir.Constant:
+    """A number as a constant of a scalar or vector type."""
+    element = type.element if isinstance(type, ir.VectorType) else type
+    number = ir.Constant(element, (float if isinstance(element, (ir.FloatType, ir.DoubleType)) else int)(value))
+    return _Short(type, number, f"splat ({number})") if isinstance(type, ir.VectorType) else number
+
+
+@cache
+def undefined(type: ir.VectorType) -> ir.Constant:
+    """A vector of which nothing is known."""
+    return _Short(type, ir.Undefined, "undef")
+
+
+@cache
+def lane_order(order: tuple[int, ...]) -> ir.Constant:
+    """The lanes that a shuffle takes, from 0 on of its first operand, from the number of lanes on of its second."""
+    type = ir.VectorType(I32, len(order))
+    return ir.Constant(type, order) if any(order) else _Short(type, order, "zeroinitializer")
 
 
 def is_vector(value: ir.Value) -> bool:
@@ -33,10 +65,9 @@ def splat(b: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
         return value
     type = ir.VectorType(value.type, lanes)
     if isinstance(value, ir.Constant):
-        return ir.Constant(type, [value.constant] * lanes)
-    first = b.insert_element(ir.Constant(type, ir.Undefined), value, ir.Constant(I32, 0))
-    zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
-    return b.shuffle_vector(first, ir.Constant(type, ir.Undefined), zeros)
+        return constant(type, value.constant)
+    first = b.insert_element(undefined(type), value, ir.Constant(I32, 0))
+    return b.shuffle_vector(first, undefined(type), lane_order((0,) * lanes))
 
 
 def iota(lanes: int, type: ir.Type = I64) -> ir.Constant:
@@ -129,7 +160,6 @@ def fold_lanes(b: ir.IRBuilder, vector: ir.Value, combine: Callable[[ir.Value, i
     lanes = vector.type.count
     while lanes > 1:
         lanes //= 2
-        low, high = (ir.Constant(ir.VectorType(I32, lanes), list(range(o, o + lanes))) for o in (0, lanes))
-        undefined = ir.Constant(vector.type, ir.Undefined)
-        vector = combine(b.shuffle_vector(vector, undefined, low), b.shuffle_vector(vector, undefined, high))
+        halves = [lane_order(tuple(range(start, start + lanes))) for start in (0, lanes)]
+        vector = combine(*(b.shuffle_vector(vector, undefined(vector.type), half) for half in halves))
     return b.extract_element(vector, ir.Constant(I32, 0))

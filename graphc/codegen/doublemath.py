@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F64, I32, is_vector
+from graphc.codegen.blocks import F64, I32, is_vector, undefined
 from graphc.codegen.vecmath import at_least, call_intrinsic, splat
 
 
@@ -18,7 +18,7 @@ def _call(name: str, count: int = 1) -> Callable[..., ir.Value]:
             function = ir.Function(b.module, ir.FunctionType(F64, [F64] * count), name)
         if not is_vector(args[0]):
             return b.call(function, args)
-        result: ir.Value = ir.Constant(args[0].type, ir.Undefined)
+        result: ir.Value = undefined(args[0].type)
         for lane in (ir.Constant(I32, i) for i in range(args[0].type.count)):
             value = b.call(function, [b.extract_element(a, lane) for a in args])
             result = b.insert_element(result, value, lane)

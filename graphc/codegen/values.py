@@ -4,23 +4,25 @@ from collections.abc import Mapping, Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.arithmetic import constant, emit_primitive
-from graphc.codegen.blocks import (
+from graphc.codegen.arithmetic import emit_primitive
+from graphc.codegen.blocks import (  # fmt: skip
     I1,
     I8,
-    I32,
     I64,
     IR_TYPES,
     VOID,
     address,
+    constant,
     i64,
     intrinsic,
     iota,
     is_vector,
+    lane_order,
     mangle,
     splat,
+    undefined,
     when,
-)  # fmt: skip
+)
 from graphc.codegen.nest import (
     Buffer,
     Load,
@@ -180,7 +182,7 @@ class ValueEmitter:
             first = intrinsic(b, "llvm.cttz.i64", I64, [bits, ir.Constant(I1, 0)])  # 64 if no lane counts
             behind = b.sub(i64(64), intrinsic(b, "llvm.ctlz.i64", I64, [bits, ir.Constant(I1, 0)]))
             low, high = b.mul(first, i64(step)), b.add(b.mul(b.sub(behind, i64(1)), i64(step)), i64(1))
-        place, result = self._address(e.buffer, e.index), ir.Constant(type, ir.Undefined)
+        place, result = self._address(e.buffer, e.index), undefined(type)
         for start in range(0, lanes * step, lanes):
             part = address(b, place, i64(start), type.element)
             if mask is None and start + lanes <= (lanes - 1) * step + 1:
@@ -190,7 +192,7 @@ class ValueEmitter:
                 loaded = intrinsic(b, f"llvm.masked.load.{mangle(type)}.p0", type, [part, wanted, fill])
             places = [i * step - start for i in range(lanes)]
             picks = [lanes + p if 0 <= p < lanes else i for i, p in enumerate(places)]
-            result = b.shuffle_vector(result, loaded, ir.Constant(ir.VectorType(I32, lanes), picks))
+            result = b.shuffle_vector(result, loaded, lane_order(tuple(picks)))
         return result
 
     def _inside(self, e: Load) -> ir.Value | None:
@@ -298,7 +300,7 @@ class ValueEmitter:
         return address(self.b, self._pointers[buffer.address], offsets, _stored_type(buffer))
 
     def _all_lanes(self) -> ir.Constant:
-        return ir.Constant(ir.VectorType(I1, self.lanes), [1] * self.lanes)
+        return constant(ir.VectorType(I1, self.lanes), 1)
 
 
 def _stored_type(buffer: Buffer) -> ir.Type:

@@ -16,7 +16,7 @@ from math import inf, nan
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, F64, I32, I64, intrinsic, is_vector, mangle
+from graphc.codegen.blocks import F32, F64, I32, I64, constant, intrinsic, is_vector, mangle
 
 LN2 = 0.6931471805599453
 SMALLEST_NORMAL = 2.0**-126
@@ -34,7 +34,7 @@ def retype(like: ir.Value, element: ir.Type) -> ir.Type:
 
 def splat(like: ir.Value, value: float) -> ir.Constant:
     """`value` as a constant of the type of `like`, in every lane."""
-    return ir.Constant(like.type, value)
+    return constant(like.type, value)
 
 
 def call_intrinsic(b: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:

@@ -13,7 +13,7 @@ from math import inf
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I1, I8, I32, VOID, address, i64, intrinsic, repeat, splat
+from graphc.codegen.blocks import F32, I1, I8, I32, VOID, address, constant, i64, intrinsic, repeat, splat
 from graphc.codegen.kernels.borders import taps_inside
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
@@ -43,7 +43,7 @@ class MaxPoolRouteKernel:
         dx, x, g, height, width, p_all, q_all, blocks, *images, begin, end, _ = function.args
         lanes, window = self.lanes, self.window
         type, places = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
-        (r_all, s_all), zero = window.kernel, ir.Constant(type, [0.0] * lanes)
+        (r_all, s_all), zero = window.kernel, constant(type, 0)
         plane, g_plane = (b.mul(b.mul(h, w), i64(lanes)) for h, w in ((height, width), (p_all, q_all)))
 
         def load(base: ir.Value, offset: ir.Value) -> ir.Value:
@@ -83,11 +83,11 @@ class MaxPoolRouteKernel:
                 value = load(x_block, offset)
                 # the first of equals stays, the first NaN, too; but the first cell wins over nothing
                 larger = b.and_(b.fcmp_unordered(">", value, best), b.fcmp_ordered("ord", best, best))
-                wins = b.or_(larger, b.icmp_signed("<", winner, ir.Constant(places, [0] * lanes)))
+                wins = b.or_(larger, b.icmp_signed("<", winner, constant(places, 0)))
                 return [b.select(wins, value, best), b.select(wins, name, winner)]
 
             def window_at(p: ir.Value, q: ir.Value) -> None:
-                nobody = [ir.Constant(type, [-inf] * lanes), ir.Constant(places, [-1] * lanes)]
+                nobody = [constant(type, -inf), constant(places, -1)]
                 _, winner = over_cells(p, q, nobody, find)
                 gradient = load(g_block, b.mul(b.add(b.mul(p, q_all), q), i64(lanes)))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, i64, intrinsic, iota, mangle, repeat, splat, when
+from graphc.codegen.blocks import F32, address, constant, i64, intrinsic, iota, mangle, repeat, splat, when
 from graphc.codegen.kernels.transpose import load_columns, transpose
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike
@@ -151,7 +151,7 @@ class _Emitter:
         def gather(e: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             name = f"llvm.masked.gather.{mangle(self.type)}.v{o.lanes}p0"
             where = address(b, w, b.add(places, splat(b, e, o.lanes)), F32)
-            zero = ir.Constant(self.type, [0.0] * o.lanes)
+            zero = constant(self.type, 0)
             self._store(intrinsic(b, name, self.type, [where, mask, zero]), e, first_c)
             return []
 

@@ -18,7 +18,23 @@ EMIT       `ShortenWeights.emit` makes them, when the network is created; `load_
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I1, I8, I32, VOID, address, fold_lanes, i64, intrinsic, mangle, repeat, splat
+from graphc.codegen.blocks import (  # fmt: skip
+    F32,
+    I1,
+    I8,
+    I32,
+    VOID,
+    address,
+    constant,
+    fold_lanes,
+    i64,
+    intrinsic,
+    lane_order,
+    mangle,
+    repeat,
+    splat,
+    undefined,
+)
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.transpose import load_some
 from graphc.codegen.nest import Buffer
@@ -84,7 +100,7 @@ class ShortenWeights:
         scale = b.select(finite, scale, ir.Constant(F32, float("nan")))
         factor = splat(b, self._power(b, b.sub(ir.Constant(I32, BITS), exponent)), lanes)
         greatest = splat(b, ir.Constant(I32, 2**BITS - 1), lanes)  # 2**BITS takes one more bit, but for its negative
-        zero = ir.Constant(whole, [0.0] * lanes)
+        zero = constant(whole, 0)
         for i, value in enumerate(values):
             scaled = b.select(finite, b.fmul(value, factor), zero)
             m = b.fptosi(intrinsic(b, f"llvm.rint.{mangle(whole)}", whole, [scaled]), bits)
@@ -115,7 +131,7 @@ def load_short(b: ir.IRBuilder, lanes: int, block: ir.Value, start: ir.Value) ->
     loaded = b.load(address(b, block, b.mul(start, i64(3)), I8), typ=ir.VectorType(I8, 4 * lanes), align=1)
     order = [min(3 * lane + byte, 4 * lanes - 1) for lane in range(lanes) for byte in range(4)]
     bits = ir.VectorType(I32, lanes)
-    m = b.shl(b.bitcast(_shuffle(b, loaded, order), bits), ir.Constant(bits, [8] * lanes))
+    m = b.shl(b.bitcast(_shuffle(b, loaded, order), bits), constant(bits, 8))
     scale = b.load(address(b, block, i64(3 * BLOCK), I8), typ=F32, align=1)
     return b.fmul(b.sitofp(m, ir.VectorType(F32, lanes)), splat(b, scale, lanes))
 
@@ -131,5 +147,4 @@ def short_block(b: ir.IRBuilder, row: ir.Value, at: ir.Value) -> ir.Value:
 
 
 def _shuffle(b: ir.IRBuilder, vector: ir.Value, order: list[int]) -> ir.Value:
-    undefined = ir.Constant(vector.type, ir.Undefined)
-    return b.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(I32, len(order)), order))
+    return b.shuffle_vector(vector, undefined(vector.type), lane_order(tuple(order)))

@@ -15,7 +15,21 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I32, I64, VOID, Body, address, i64, intrinsic, mangle, repeat, splat, when
+from graphc.codegen.blocks import (  # fmt: skip
+    F32,
+    I32,
+    I64,
+    VOID,
+    Body,
+    address,
+    constant,
+    i64,
+    intrinsic,
+    mangle,
+    repeat,
+    splat,
+    when,
+)
 from graphc.codegen.target import Target
 from graphc.ir import DimLike
 
@@ -70,8 +84,7 @@ def list_tiles(count: int, target: Target) -> list[tuple[int, int]]:
 
 def zeros(lanes: int, vectors: int, pixels: int) -> list[ir.Value]:
     """The sums at first, vector by vector."""
-    type = ir.VectorType(F32, lanes)
-    return [ir.Constant(type, [0.0] * lanes)] * (vectors * pixels)
+    return [constant(ir.VectorType(F32, lanes), 0)] * (vectors * pixels)
 
 
 def accumulate(

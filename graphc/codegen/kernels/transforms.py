@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import intrinsic, mangle
+from graphc.codegen.blocks import constant, intrinsic, mangle
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -199,11 +199,11 @@ def _combine(b: ir.IRBuilder, row: Sequence[Fraction], vectors: Sequence[ir.Valu
     coefficient, total = terms[0]
     type = total.type
     if coefficient != 1:
-        total = b.fmul(total, ir.Constant(type, [float(coefficient)] * type.count))
+        total = b.fmul(total, constant(type, float(coefficient)))
     for c, v in terms[1:]:
         if abs(c) == 1:
             total = b.fadd(total, v) if c == 1 else b.fsub(total, v)
         else:
-            factor = ir.Constant(type, [float(c)] * type.count)
+            factor = constant(type, float(c))
             total = intrinsic(b, f"llvm.fmuladd.{mangle(type)}", type, [v, factor, total])
     return total

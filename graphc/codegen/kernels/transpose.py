@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I32, VOID, address, i64, intrinsic, iota, mangle, splat
+from graphc.codegen.blocks import F32, VOID, address, constant, i64, intrinsic, iota, lane_order, mangle, splat
 
 
 def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
@@ -17,7 +17,7 @@ def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
     while size:
         keep = [i if not i & size else lanes + i - size for i in range(lanes)]
         bring = [i + size if not i & size else lanes + i for i in range(lanes)]
-        low, high = (ir.Constant(ir.VectorType(I32, lanes), mask) for mask in (keep, bring))
+        low, high = (lane_order(tuple(order)) for order in (keep, bring))
         for i in range(lanes):
             if not i & size:
                 x, y = rows[i], rows[i + size]
@@ -44,9 +44,8 @@ def load_some(b: ir.IRBuilder, lanes: int, pointer: ir.Value, count: ir.Value) -
     """The first `count` lanes from memory, zeros behind them; nothing else is read."""
     type = ir.VectorType(F32, lanes)
     mask = b.icmp_signed("<", iota(lanes), splat(b, count, lanes))
-    zero = ir.Constant(type, [0.0] * lanes)
     name = f"llvm.masked.load.{mangle(type)}.p0"
-    return intrinsic(b, name, type, [pointer, mask, zero])
+    return intrinsic(b, name, type, [pointer, mask, constant(type, 0)])
 
 
 def store_some(b: ir.IRBuilder, value: ir.Value, pointer: ir.Value, count: ir.Value) -> None:

@@ -16,7 +16,7 @@ from math import inf
 from llvmlite import ir
 
 from graphc.codegen.arithmetic import emit_primitive
-from graphc.codegen.blocks import F32, address, i64, intrinsic, mangle, repeat, when
+from graphc.codegen.blocks import F32, address, constant, i64, intrinsic, mangle, repeat, when
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
@@ -131,7 +131,7 @@ class WindowCode:
         self.weights, self.bias = weights, bias
         self.type = ir.VectorType(F32, lanes)
         first = -inf if kind == "max" else 0.0
-        self.first = ir.Constant(self.type, [first] * lanes)
+        self.first = constant(self.type, first)
 
     def emit(
         self,
@@ -163,7 +163,7 @@ class WindowCode:
             for i, total in enumerate(sums):
                 if self.kind == "average":
                     cells = float(window.kernel[0] * window.kernel[1])
-                    total = b.fdiv(total, ir.Constant(self.type, [cells] * lanes))
+                    total = b.fdiv(total, constant(self.type, cells))
                 if bias is not None:
                     total = b.fadd(total, bias)
                 place = b.add(at, b.mul(b.add(q, i64(i)), i64(lanes)))

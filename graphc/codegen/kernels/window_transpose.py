@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, i64, intrinsic, mangle, repeat, when
+from graphc.codegen.blocks import F32, address, constant, i64, intrinsic, mangle, repeat, when
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least, taps_inside
 from graphc.codegen.kernels.conv_transpose import Axis
@@ -72,7 +72,7 @@ class _Emitter:
         *sizes, self.begin, self.end, _ = function.args[count:]
         self.height, self.width, self.p, self.q, self.blocks, self.x_image, *self.result_images = sizes
         self.type = ir.VectorType(F32, kernel.lanes)
-        self.zero = ir.Constant(self.type, [0.0] * kernel.lanes)
+        self.zero = constant(self.type, 0)
 
     def emit(self) -> None:
         b = self.b

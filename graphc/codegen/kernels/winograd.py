@@ -27,7 +27,7 @@ from itertools import chain
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I64, address, i64, repeat, when
+from graphc.codegen.blocks import F32, I64, address, constant, i64, repeat, when
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.epilogue import Epilogue
@@ -126,7 +126,7 @@ class _Emitter:
         """A task: a block of tiles, or half of the last one where their number is odd. A thread that has both halves
         computes them at once."""
         b = self.b
-        b.store(ir.Constant(self.type, [0.0] * self.s.lanes), self.zeros, align=4)
+        b.store(constant(self.type, 0), self.zeros, align=4)
 
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             second = b.icmp_signed("==", number, self.all_blocks)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, i64, repeat, when
+from graphc.codegen.blocks import F32, address, constant, i64, repeat, when
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import clear_bytes, greatest, least
 from graphc.codegen.kernels.epilogue import Epilogue
@@ -107,7 +107,7 @@ class _Emitter:
     def emit(self) -> None:
         """Every task in turn."""
         b = self.b
-        b.store(ir.Constant(self.type, [0.0] * self.s.lanes), self.zeros, align=4)
+        b.store(constant(self.type, 0), self.zeros, align=4)
 
         def task(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             self._task(number)
