@@ -12,7 +12,8 @@ A tile must begin where these elements exist in it: at x0 less the largest s*low
 image. It ends a multiple of `align` before the image ends: so each size leaves the same remainder. A value has at
 least H/s + reach elements (`reach` loses what strides may leave over), so the end is x1 plus the largest
 s*(high - reach). A tile that would reach beyond an edge of the image ends there, and pads as the image does. The
-network takes it if it has s*(1 - reach) pixels for each value: at least one element.
+network takes it if it has s*(1 - reach) pixels for each value: at least one element. Where a kernel computes few rows
+and columns in another way than many, a tile has as many as count for many, or all that the image has.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from fractions import Fraction
 from math import ceil, lcm
 
 from graphc import ops
-from graphc.codegen.kernels.winograd_shape import find_rows, list_forms, winograd_fits
+from graphc.codegen.kernels.winograd_shape import FEW, Form, find_rows, list_forms, sums_runs, winograd_fits
 from graphc.geometry import Path, find_geometry, find_paths
 from graphc.ir import Graph, Node, Op, Value, dims
 from graphc.runtime.tiling import AxisRule, TileRule
@@ -68,9 +69,10 @@ class Cut:
             reach |= dict.fromkeys(node.outputs, min(_reach(p, axis, reach[p.source]) for p in paths))
         return reach
 
-    def find_least(self, axis: int) -> int:
-        """The fewest pixels of which every value has an element."""
-        return ceil(max(self.strides[v][axis] * (1 - r) for v, r in self.find_reach(axis).items()))
+    def find_least(self, axis: int, winograd: bool) -> int:
+        """The fewest pixels of which every value has an element, and more where a kernel counts them."""
+        many = {v: FEW for node, _ in self.steps if winograd and counts_results(node) for v in node.outputs}
+        return ceil(max(self.strides[v][axis] * (many.get(v, 1) - r) for v, r in self.find_reach(axis).items()))
 
 
 def find_rule(graph: Graph, winograd: bool = True) -> TileRule | str:
@@ -151,22 +153,31 @@ def _find_axis(axis: int, cut: Cut, graph: Graph, winograd: bool) -> AxisRule:
                 known.low, known.high = max(known.low, low), max(known.high, high)
     before = max(Fraction(0), *(strides[v] * n.low for v, n in needs.items()))
     behind = max(Fraction(0), *(strides[v] * (n.high - n.reach) for v, n in needs.items()))
-    return AxisRule(cut.find_align(axis, winograd), ceil(before), ceil(behind), cut.find_least(axis))
+    return AxisRule(cut.find_align(axis, winograd), ceil(before), ceil(behind), cut.find_least(axis, winograd))
 
 
 def count_together(node: Node, axis: int) -> int:
     """How many neighbours Winograd's kernel, if it may take this node, computes from all that they see together."""
+    return lcm(*(form[axis].m for form in _list_forms(node)))
+
+
+def counts_results(node: Node) -> bool:
+    """Whether a kernel that may take this node computes few results in another way than many."""
+    return any(sums_runs(form) for form in _list_forms(node))
+
+
+def _list_forms(node: Node) -> list[Form]:
+    """Winograd's that may be taken."""
     op = node.op
     if not isinstance(op, ops.Conv2d | ops.ConvTranspose2d):
-        return 1
+        return []
     k, c, r, s = node.inputs[1].type.static_shape()
     if isinstance(op, ops.ConvTranspose2d):
         op, k, c = op.turned((r, s)) or op, c, k
     if not isinstance(op, ops.Conv2d):
-        return 1
+        return []
     rows = find_rows(op, (k, c, r, s))
-    forms = [*([rows] if rows else []), *(list_forms(op, (r, s)) if winograd_fits(op, node.inputs[1]) else ())]
-    return lcm(*(form[axis].m for form in forms))
+    return [*([rows] if rows else []), *(list_forms(op, (r, s)) if winograd_fits(op, node.inputs[1]) else ())]
 
 
 def follow_back(path: Path, axis: int, low: int, high: int) -> tuple[int, int]:

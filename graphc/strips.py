@@ -46,7 +46,7 @@ def find_carry(graph: Graph, winograd: bool = True) -> Carry | None:
     needed = _find_needed(cut, graph, behind)
     align = cut.find_align(ROWS, winograd)
     pixels = [cut.strides[v][ROWS] * rows for v, rows in needed.items()]
-    overlap = ceil(max(Fraction(cut.find_least(ROWS)), *pixels) / align) * align
+    overlap = ceil(max(Fraction(cut.find_least(ROWS, winograd)), *pixels) / align) * align
     carried = {v for node, paths in cut.steps if _in_part(graph, node, paths) for v in node.outputs}
     rows = {
         v: Rows(cut.strides[v][ROWS], behind[v], needed[v], v in carried)

@@ -97,13 +97,33 @@ def test_accuracy_contract(channels: int, kernel: int | tuple[int, int]) -> None
     assert relative_difference(graphc.compile(graph, threads=1)(x), expected) < 5e-6
 
 
-def test_tiles_change_no_bit() -> None:
-    graph = layer(24, 32, 7, 3)
-    x = np.random.default_rng(0).standard_normal((1, 24, 70, 61)).astype(np.float32)
+@pytest.mark.parametrize("results", [(1, 1), (1, 6), (6, 2), (6, 6), (6, 7), (7, 6), (7, 7)], ids=str)
+@pytest.mark.parametrize(("pad", "cpu"), [*((0, cpu) for cpu in LEVELS), (3, "native"), (9, "native")])
+def test_few_results_are_computed_directly(results: tuple[int, int], pad: int, cpu: str) -> None:
+    """With the same weights, to the accuracy of direct kernels; also where taps see nothing but padding."""
+    graph = layer(40, 72, (7, 6), pad)
+    height, width = (p + r - 1 - 2 * pad for p, r in zip(results, (7, 6), strict=True))
+    if min(height, width) < 1:
+        pytest.skip("no image has so few results")
+    nets = [graphc.compile(graph, threads=threads, cpu=cpu) for threads in (1, 2)]
+    x = np.random.default_rng(0).standard_normal((2, 40, height, width)).astype(np.float32)
+    found = [net(x) for net in nets]
+    assert found[0].tobytes() == found[1].tobytes()
+    assert found[0].shape == (2, 72, *results)
+    (expected,) = run_reference(graph, [x], DType.F64)
+    assert relative_difference(found[0], expected) < (1e-6 if max(results) < 7 else 5e-6)
+
+
+@pytest.mark.parametrize("pad", [0, 3])
+@pytest.mark.parametrize("size", [(70, 61), (70, 12), (11, 61), (12, 12), (13, 12), (13, 13)], ids=str)
+def test_tiles_change_no_bit(size: tuple[int, int], pad: int) -> None:
+    """No tile has few results where the image has many."""
+    graph = layer(24, 32, 7, pad)
+    x = np.random.default_rng(0).standard_normal((1, 24, *size)).astype(np.float32)
     compiled = graphc.compile(graph, threads=2)
     rows, columns = json.loads(compiled.meta["tiling"])["axes"]
     assert (rows[0], columns[0]) == (4, 1)  # 4 rows of results; of columns, each one alone
-    for tile in (8, (24, 31)):
+    for tile in (1, 8, (24, 31)):
         assert compiled.tiled(x, tile=tile, max_memory=None).tobytes() == compiled(x).tobytes()
 
 

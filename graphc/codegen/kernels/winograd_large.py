@@ -10,30 +10,33 @@ SCHEDULE   A task is a block of results and some of their channels. It transform
            weights twice to three times as large. Then, for one register tile of output channels, it takes a few input
            channels and one column of taps at a time: for a few places, it transforms the weights (U), which so stay in
            the first-level cache, multiplies them with V and adds to M. At last it transforms M into results. Plain
-           weights are read once for each block, and asked for a column ahead. Of each column of taps, the results that
-           see no inputs there, but the zeros around, are left out.
+           weights are read once for each block, and asked for a column ahead, evenly. Of each column of taps, the
+           results that see no inputs there, but the zeros around, are left out.
            7x7, 512 -> 4096 channels of 8x8: 1.5 times as fast as directly.
+           Fewer than FEW rows of fewer than FEW results wait for the weights, and are computed directly, from the same
+           weights: 5x5 take two thirds of the time.
 
-EMIT       `WinogradLarge.emit`: _read_inputs, _transform, _multiply, _write_results.
+EMIT       `WinogradLarge.emit`: _read_inputs, _transform, _multiply, _write_results; of few results _add_taps and
+           _write_sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, constant, i64, repeat, when
+from graphc.codegen.blocks import F32, Body, address, constant, i64, repeat, when
 from graphc.codegen.kernels.base import Bands
-from graphc.codegen.kernels.borders import clear_bytes, greatest, least
+from graphc.codegen.kernels.borders import clear_bytes, greatest, least, taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
-from graphc.codegen.kernels.tile import for_strips, prefetch, sum_channels, zeros
+from graphc.codegen.kernels.tile import for_strips, sum_channels, zeros
 from graphc.codegen.kernels.transforms import Matrix, apply
-from graphc.codegen.kernels.winograd_shape import BLOCK_COLUMNS, BLOCK_ROWS, LATE_CHANNELS, Shape
+from graphc.codegen.kernels.winograd_shape import BLOCK_COLUMNS, BLOCK_ROWS, FEW, LATE_CHANNELS, Shape
 from graphc.codegen.nest import Buffer
 from graphc.ir import DimLike, dims
 from graphc.ops import Conv2d
 
-TOGETHER = 2  # places whose weights are transformed at a time: with all 7, large filters take 5 to 8 % more time
+TOGETHER = 2  # places whose weights are transformed at a time: with all 7, large filters take 3 to 8 % more time
 PART = 16  # register tiles of output channels in a task: to transform its inputs takes 1 % of the time of 512 channels
 
 
@@ -125,18 +128,31 @@ class _Emitter:
         self.rows = least(b, b.sub(self.tile_rows, self.first_row), self.band)
         self.columns = least(b, b.sub(self.q, self.first_column), self.segment)
         self.left = b.sub(self.first_column, self.before)  # the input column under the first tap, maybe outside
-        self._read_inputs(n)
+        self.image = address(b, self.x, b.mul(n, self.x_image), F32)
         images = [b.mul(n, image) for image in self.result_images]
         self.targets = [address(b, p, start, F32) for p, start in zip((self.y, *self.extra), images, strict=True)]
         first = b.mul(part, i64(PART))
+        tiles = first, least(b, b.add(first, i64(PART)), self.k_tiles)
 
         def k_tile(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             clear_bytes(b, self.m, b.mul(self.m_place, i64(4 * self.s.rows.places)))
-            self._sum_channels(k)
+            self._sum_channels(k, self._add_places)
             self._write_results(k)
             return []
 
-        repeat(b, first, least(b, b.add(first, i64(PART)), self.k_tiles), 1, [], k_tile)
+        def k_tile_directly(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            clear_bytes(b, self.m, b.mul(b.mul(self.p, self.q), i64(4 * self.s.vectors * self.s.lanes)))
+            self._sum_channels(k, self._add_taps)
+            self._write_sums(k)
+            return []
+
+        few = b.and_(b.icmp_signed("<", self.p, i64(FEW)), b.icmp_signed("<", self.q, i64(FEW)))
+        with b.if_else(few) as (directly, filtered):
+            with directly:
+                repeat(b, *tiles, 1, [], k_tile_directly)
+            with filtered:
+                self._read_inputs()
+                repeat(b, *tiles, 1, [], k_tile)
 
     def _load(self, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
         offset = i64(offset) if isinstance(offset, int) else offset
@@ -152,11 +168,10 @@ class _Emitter:
 
     # -- inputs: V = BT d ---------------------------------------------------------------------------------------------
 
-    def _read_inputs(self, n: ir.Value) -> None:
+    def _read_inputs(self) -> None:
         """V as [product, block of channels, row of tiles, column, c]; of columns outside the image nothing."""
         b, s, lanes = self.b, self.s, self.s.lanes
         plane = b.mul(b.mul(self.height, self.width), i64(lanes))
-        image = address(b, self.x, b.mul(n, self.x_image), F32)
         seen = self._columns_inside(self.left, b.add(self.columns, i64(s.kernel[1] - 1)))
 
         def block(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
@@ -166,7 +181,7 @@ class _Emitter:
                 for row in range(s.rows.side):
                     inside = b.icmp_unsigned("<", b.add(top, i64(row)), self.height)
                     start = b.mul(b.add(b.mul(b.add(top, i64(row)), self.width), self.left), i64(lanes))
-                    line = address(b, image, b.add(b.mul(c, plane), start), F32)
+                    line = address(b, self.image, b.add(b.mul(c, plane), start), F32)
                     lines.append(b.select(inside, line, self.zeros))
                     steps.append(b.select(inside, i64(lanes), i64(0)))
                 first = b.add(b.mul(c, self.v_block), b.mul(i, self.v_row))
@@ -186,8 +201,8 @@ class _Emitter:
 
     # -- sums: M = the sum of U V -------------------------------------------------------------------------------------
 
-    def _sum_channels(self, k: ir.Value) -> None:
-        """M over all channels, some at a time, and of these one column of taps at a time."""
+    def _sum_channels(self, k: ir.Value, add: Callable[[_Column], None]) -> None:
+        """M over all channels, some at a time, and of these one column of taps at a time, which is to `add`."""
         b, s = self.b, self.s
         taps = s.kernel[0] * LATE_CHANNELS * s.vectors * s.lanes  # elements of the weights of a column
         chunks = b.udiv(b.add(self.c, i64(LATE_CHANNELS - 1)), i64(LATE_CHANNELS))
@@ -199,18 +214,20 @@ class _Emitter:
 
             def column(j: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 w = address(b, weights, b.mul(b.add(b.mul(number, i64(s.kernel[1])), j), i64(taps)), F32)
-                of_taps = _Column(j, first_c, channels, w, address(b, w, i64(taps), F32))
-
-                def some_places(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                    self._transform(of_taps, first)
-                    self._multiply(of_taps, first)
-                    return []
-
-                return repeat(b, i64(0), i64(s.rows.places), TOGETHER, [], some_places)
+                add(_Column(j, first_c, channels, w, address(b, w, i64(taps), F32)))
+                return []
 
             return repeat(b, i64(0), i64(s.kernel[1]), 1, [], column)
 
         repeat(b, i64(0), chunks, 1, [], chunk)
+
+    def _add_places(self, column: _Column) -> None:
+        def some(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            self._transform(column, first)
+            self._multiply(column, first)
+            return []
+
+        repeat(self.b, i64(0), i64(self.s.rows.places), TOGETHER, [], some)
 
     def _transform(self, column: _Column, first: ir.Value) -> None:
         """U from the place `first` on, as [product, c, vectors * lanes]."""
@@ -222,18 +239,16 @@ class _Emitter:
             choice.add_case(i64(place), block)
             b.position_at_end(block)
             products = s.rows.weights[place * s.rows.phases : (place + TOGETHER) * s.rows.phases]
-            self._transform_places(column, products, place // TOGETHER)
+            self._transform_places(column, products)
             b.branch(after)
         b.position_at_end(after)
 
-    def _transform_places(self, column: _Column, products: Matrix, number: int) -> None:
+    def _transform_places(self, column: _Column, products: Matrix) -> None:
         b, s = self.b, self.s
         tap = LATE_CHANNELS * s.vectors * s.lanes  # elements from one tap to the next
-        coming = address(b, column.coming, i64(number * tap), F32)
 
         def vector(n: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             at = b.mul(n, i64(s.lanes))
-            prefetch(b, address(b, coming, at, F32), level=2)
             taps = [self._load(column.weights, b.add(at, i64(r * tap))) for r in range(s.kernel[0])]
             for e, value in enumerate(apply(b, products, taps)):
                 self._store(value, self.u, b.add(at, i64(e * s.u_place)))
@@ -249,9 +264,9 @@ class _Emitter:
         def one(place: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             def tile_row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 def strip(start: ir.Value, pixels: int) -> None:
-                    leading = b.icmp_signed("==", b.add(i, start), i64(0))
-                    sums = self._sum_strip(column, first, place, i, b.add(begin, start), pixels, leading)
-                    self._add_sums(place, i, b.add(begin, start), sums)
+                    sums = self._sum_strip(column, first, place, i, b.add(begin, start), pixels)
+                    line = b.add(b.mul(place, self.m_place), b.mul(i, self.m_row))
+                    self._add_sums(line, b.add(begin, start), sums)
 
                 for_strips(b, b.sub(end, begin), s.pixels, strip)
                 return []
@@ -264,55 +279,119 @@ class _Emitter:
         when(b, b.icmp_signed("<", begin, end), some)
 
     def _sum_strip(
-        self,
-        column: _Column,
-        first: ir.Value,
-        place: ir.Value,
-        row: ir.Value,
-        start: ir.Value,
-        pixels: int,
-        leading: ir.Value,
+        self, column: _Column, first: ir.Value, place: ir.Value, row: ir.Value, start: ir.Value, pixels: int
     ) -> list[ir.Value]:
-        """The products of a place, for some pixels; the `leading` strip asks for weights, those left by _transform."""
+        """The products of a place, for some pixels."""
         b, s, lanes = self.b, self.s, self.s.lanes
-        width, rest, (phases, last) = s.vectors * lanes, s.c % lanes, (s.rows.phases, s.rows.last)
-        blocks = b.udiv(column.channels, i64(lanes))
+        phases, last = s.rows.phases, s.rows.last
         at = b.add(b.mul(b.udiv(column.first_c, i64(lanes)), self.v_block), b.mul(row, self.v_row))
         v = address(b, self.v, b.add(at, b.mul(b.add(start, column.number), i64(lanes))), F32)
-        asked = -(-s.rows.places // TOGETHER) * LATE_CHANNELS * width
-        left = s.kernel[0] * LATE_CHANNELS * width - asked
 
         def product(e: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
             u = address(b, self.u, b.mul(b.sub(e, b.mul(first, i64(phases))), i64(s.u_place)), F32)
             x = address(b, v, b.mul(e, self.v_place), F32)
-            share = b.mul(e, i64(LATE_CHANNELS * lanes))
-            needed = b.and_(leading, b.icmp_signed("<", share, i64(left)))
-            coming = b.select(needed, address(b, column.coming, b.add(i64(asked), share), F32), u)
-
-            def block(c: ir.Value, sums: list[ir.Value], channels: int = lanes) -> list[ir.Value]:
-                u_c, x_c = address(b, u, b.mul(c, i64(lanes * width)), F32), address(b, x, b.mul(c, self.v_block), F32)
-                ahead = address(b, coming, b.mul(c, i64(lanes * lanes)), F32)
-                return sum_channels(b, lanes, sums, s.vectors, u_c, x_c, channels, lanes, ahead, 1)
-
-            sums = repeat(b, i64(0), blocks, 1, sums, block)
-            if rest:  # the lanes beyond C hold anything
-                partly = b.icmp_signed("<", column.channels, i64(LATE_CHANNELS))
-                sums = when(b, partly, lambda: block(blocks, sums, rest), sums)
-            return sums
+            turn, turns = b.add(b.mul(e, self.rows), row), b.mul(self.rows, i64(s.rows.products))
+            return self._sum_blocks(column, sums, u, x, self.v_block, self._share(column, turn, turns))
 
         begin, fewer = b.mul(place, i64(phases)), b.icmp_signed("==", place, i64(s.rows.places - 1))
         end = b.add(begin, b.select(fewer, i64(last), i64(phases)))
         return repeat(b, begin, end, 1, zeros(lanes, s.vectors, pixels), product)
 
-    def _add_sums(self, place: ir.Value, row: ir.Value, start: ir.Value, sums: list[ir.Value]) -> None:
-        """To what M has, as [place, row of tiles, column, vectors * lanes]."""
+    def _sum_blocks(
+        self,
+        column: _Column,
+        sums: list[ir.Value],
+        weights: ir.Value,
+        x: ir.Value,
+        x_block: ir.Value,
+        coming: ir.Value,
+    ) -> list[ir.Value]:
+        """The sums, and what the channels of the column add for one row of inputs and of weights.
+
+        A cache line of the weights that are `coming` is asked for with each channel.
+        """
+        b, lanes, vectors, rest = self.b, self.s.lanes, self.s.vectors, self.s.c % self.s.lanes
+        blocks = b.udiv(column.channels, i64(lanes))
+
+        def block(c: ir.Value, sums: list[ir.Value], channels: int = lanes) -> list[ir.Value]:
+            w_c = address(b, weights, b.mul(c, i64(lanes * vectors * lanes)), F32)
+            x_c = address(b, x, b.mul(c, x_block), F32)
+            ahead = address(b, coming, b.mul(c, i64(lanes * lanes)), F32)
+            return sum_channels(b, lanes, sums, vectors, w_c, x_c, channels, lanes, ahead, 1)
+
+        sums = repeat(b, i64(0), blocks, 1, sums, block)
+        if rest:  # the lanes beyond C hold anything
+            partly = b.icmp_signed("<", column.channels, i64(LATE_CHANNELS))
+            sums = when(b, partly, lambda: block(blocks, sums, rest), sums)
+        return sums
+
+    def _share(self, column: _Column, turn: ir.Value, turns: ir.Value) -> ir.Value:
+        """Where those weights begin that one of so many `turns` asks for. All ask for as many: a core waits for some
+        ten lines at a time, and more at once would hold it up (7x7 with 8x8 results: 10 to 15 % more time)."""
         b, s = self.b, self.s
-        at = b.add(b.mul(row, self.m_row), b.mul(start, i64(s.vectors * s.lanes)))
-        first, pixels = b.add(b.mul(place, self.m_place), at), len(sums) // s.vectors
+        elements = i64(s.kernel[0] * LATE_CHANNELS * s.vectors * s.lanes)
+        return address(b, column.coming, b.udiv(b.mul(elements, turn), turns), F32)
+
+    def _add_sums(self, line: ir.Value, start: ir.Value, sums: list[ir.Value]) -> None:
+        """To a line of M, as [column, vectors * lanes], of which M has [place, row of tiles]."""
+        b, s = self.b, self.s
+        first, pixels = b.add(line, b.mul(start, i64(s.vectors * s.lanes))), len(sums) // s.vectors
         for number, value in enumerate(sums):
             v, pixel = divmod(number, pixels)
             at = b.add(first, i64((pixel * s.vectors + v) * s.lanes))
             self._store(b.fadd(self._load(self.m, at), value), self.m, at)
+
+    # -- few results --------------------------------------------------------------------------------------------------
+
+    def _add_taps(self, column: _Column) -> None:
+        """Products with the weights as they are, to sums that lie in M as [row, column, vectors * lanes]."""
+        b, s, lanes = self.b, self.s, self.s.lanes
+        width, plane = s.vectors * lanes, b.mul(b.mul(self.height, self.width), i64(lanes))
+        image = address(b, self.image, b.mul(b.udiv(column.first_c, i64(lanes)), plane), F32)
+        begin, end = self._columns_inside(b.add(self.left, column.number), self.columns)
+
+        def row(p: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            top = b.sub(p, self.above)
+            taps = taps_inside(b, top, self.height, i64(s.kernel[0]), i64(1))
+
+            def strip(start: ir.Value, pixels: int) -> None:
+                first = b.add(begin, start)
+
+                def tap(r: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+                    at = b.add(b.mul(b.add(top, r), self.width), b.add(b.add(self.left, column.number), first))
+                    x = address(b, image, b.mul(at, i64(lanes)), F32)
+                    weights = address(b, column.weights, b.mul(r, i64(LATE_CHANNELS * width)), F32)
+                    turn, turns = b.add(b.mul(p, i64(s.kernel[0])), r), b.mul(self.p, i64(s.kernel[0]))
+                    return self._sum_blocks(column, sums, weights, x, plane, self._share(column, turn, turns))
+
+                sums = repeat(b, *taps, 1, zeros(lanes, s.vectors, pixels), tap)
+                self._add_sums(b.mul(p, b.mul(self.q, i64(width))), first, sums)
+
+            for_strips(b, b.sub(end, begin), s.pixels, strip)
+            return []
+
+        def rows() -> list[ir.Value]:
+            return repeat(b, i64(0), self.p, 1, [], row)
+
+        when(b, b.icmp_signed("<", begin, end), rows)
+
+    def _write_sums(self, k: ir.Value) -> None:
+        b, s, lanes = self.b, self.s, self.s.lanes
+        results = b.mul(self.p, self.q)
+
+        def vector(v: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            k_block = b.add(b.mul(k, i64(s.vectors)), v)
+            bias = self._load(self.bias, b.mul(k_block, i64(lanes))) if self.bias is not None else None
+
+            def result(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                value = self._load(self.m, b.mul(b.add(b.mul(i, i64(s.vectors)), v), i64(lanes)))
+                value = b.fadd(value, bias) if bias is not None else value
+                self._store_result(value, b.mul(b.add(b.mul(k_block, results), i), i64(lanes)))
+                return []
+
+            return repeat(b, i64(0), results, 1, [], result)
+
+        self._for_vectors(k, vector)
 
     # -- results: y = AT M --------------------------------------------------------------------------------------------
 
@@ -342,8 +421,13 @@ class _Emitter:
 
             return repeat(b, i64(0), self.rows, 1, [], tile_row)
 
-        first = b.mul(k, i64(s.vectors))
-        repeat(b, i64(0), least(b, b.sub(self.k_blocks, first), i64(s.vectors)), 1, [], vector)
+        self._for_vectors(k, vector)
+
+    def _for_vectors(self, k: ir.Value, vector: Body) -> None:
+        """Each block of output channels of a register tile."""
+        b, vectors = self.b, self.s.vectors
+        most = least(b, b.sub(self.k_blocks, b.mul(k, i64(vectors))), i64(vectors))
+        repeat(b, i64(0), most, 1, [], vector)
 
     def _store_result(self, value: ir.Value, at: ir.Value) -> None:
         y, *extra = self.targets

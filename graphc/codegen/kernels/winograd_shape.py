@@ -70,6 +70,7 @@ DENSE_CHANNELS, ROWS, MOST_TAPS = 7, 4, 4
 LARGEST_ROWS = 16  # of filters: the code holds all their taps, and its matrices grow with the square
 # Filters of so many rows and more are transformed along columns alone (winograd_large.py), in blocks of so many tiles
 LARGE_ROWS, BLOCK_ROWS, BLOCK_COLUMNS = 6, 4, 16
+FEW = 7  # rows and columns of results from which on these are filtered: fewer wait for the weights
 # Cycles for a sum of products: stored, loaded, and combined to results, which takes about 2 operations
 RESULT_COST = 2.0
 # With so many output channels, M has room for half of them at a time
@@ -119,7 +120,7 @@ class Shape:
     @property
     def large(self) -> bool:
         """Whether WinogradLarge computes it."""
-        return _sums_runs(self.axes)
+        return sums_runs(self.axes)
 
     @property
     def products(self) -> int:
@@ -217,7 +218,7 @@ class Shape:
         return -(-p // self.rows.m) * -(-q // self.columns.m)
 
 
-def _sums_runs(form: Form) -> bool:
+def sums_runs(form: Form) -> bool:
     """Whether filters are cut into runs of taps, whose products are added: see winograd_large.py."""
     return form[0].phases > form[0].stride
 
@@ -244,7 +245,7 @@ def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape]
     """
     (k, c, r, s), size = w.type.static_shape(), _find_size(y)
     shapes = [
-        [_make_shape(form, k, c, target, late, size) for late in (False, True) if late or not _sums_runs(form)]
+        [_make_shape(form, k, c, target, late, size) for late in (False, True) if late or not sums_runs(form)]
         for form in list_forms(op, (r, s))
     ]
     cycles = lambda shape: shape.cycles(*(size or TYPICAL))  # noqa: E731
