@@ -16,13 +16,14 @@ network takes it if it has s*(1 - reach) pixels for each value: at least one ele
 and columns in another way than many, a tile has as many as count for many, or all that the image has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, lcm
+from itertools import chain
+from math import ceil, lcm, prod
 
 from graphc import ops
-from graphc.codegen.kernels.winograd_shape import FEW, Form, find_rows, list_forms, sums_runs, winograd_fits
+from graphc.codegen.kernels.winograd_shape import Form, fewest_results, find_rows, list_forms, winograd_fits
 from graphc.geometry import Path, find_geometry, find_paths
 from graphc.ir import Graph, Node, Op, Value, dims
 from graphc.runtime.tiling import AxisRule, TileRule
@@ -71,8 +72,8 @@ class Cut:
 
     def find_least(self, axis: int, winograd: bool) -> int:
         """The fewest pixels of which every value has an element, and more where a kernel counts them."""
-        many = {v: FEW for node, _ in self.steps if winograd and counts_results(node) for v in node.outputs}
-        return ceil(max(self.strides[v][axis] * (many.get(v, 1) - r) for v, r in self.find_reach(axis).items()))
+        fewest = {v: count_fewest(node) for node, _ in self.steps if winograd for v in node.outputs}
+        return ceil(max(self.strides[v][axis] * (fewest.get(v, 1) - r) for v, r in self.find_reach(axis).items()))
 
 
 def find_rule(graph: Graph, winograd: bool = True) -> TileRule | str:
@@ -158,26 +159,27 @@ def _find_axis(axis: int, cut: Cut, graph: Graph, winograd: bool) -> AxisRule:
 
 def count_together(node: Node, axis: int) -> int:
     """How many neighbours Winograd's kernel, if it may take this node, computes from all that they see together."""
-    return lcm(*(form[axis].m for form in _list_forms(node)))
+    return lcm(*(form[axis].m for form in chain(*_list_forms(node))))
 
 
-def counts_results(node: Node) -> bool:
-    """Whether a kernel that may take this node computes few results in another way than many."""
-    return any(sums_runs(form) for form in _list_forms(node))
+def count_fewest(node: Node) -> int:
+    """The rows and columns of results from which on a kernel of Winograd's that may be taken works in one way."""
+    _, forms = _list_forms(node)
+    return fewest_results(forms, prod(node.inputs[1].type.static_shape()[:2])) if forms else 1
 
 
-def _list_forms(node: Node) -> list[Form]:
-    """Winograd's that may be taken."""
+def _list_forms(node: Node) -> tuple[Sequence[Form], Sequence[Form]]:
+    """Winograd's that may be taken, for an image of few channels and for one in blocks."""
     op = node.op
     if not isinstance(op, ops.Conv2d | ops.ConvTranspose2d):
-        return []
+        return (), ()
     k, c, r, s = node.inputs[1].type.static_shape()
     if isinstance(op, ops.ConvTranspose2d):
         op, k, c = op.turned((r, s)) or op, c, k
     if not isinstance(op, ops.Conv2d):
-        return []
+        return (), ()
     rows = find_rows(op, (k, c, r, s))
-    return [*([rows] if rows else []), *(list_forms(op, (r, s)) if winograd_fits(op, node.inputs[1]) else ())]
+    return [rows] if rows else (), list_forms(op, (r, s)) if winograd_fits(op, node.inputs[1]) else ()
 
 
 def follow_back(path: Path, axis: int, low: int, high: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from graphc.codegen.kernels.product_operands import LEAST_SHORTENED
 from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_large import WinogradLarge
 from graphc.codegen.kernels.winograd_rows import WinogradRows
-from graphc.codegen.kernels.winograd_shape import FORMS
+from graphc.codegen.kernels.winograd_shape import FORMS, LARGE_ROWS, LARGEST_ROWS
 from graphc.codegen.plan import Plan
 from graphc.ir import Array, Builder, DimLike, DType, Graph, TensorType, dims, f32
 from graphc.ops import OPS
@@ -136,11 +136,12 @@ def blocked_conv(draw: st.DrawFn) -> Problem:
 @st.composite
 def winograd(draw: st.DrawFn) -> Problem:
     """Winograd's, of each form; those for small maps are chosen where the size is known."""
-    large = draw(st.integers(6, 16)), draw(st.integers(1, 16))
+    large = draw(st.integers(LARGE_ROWS, LARGEST_ROWS)), draw(st.integers(1, LARGEST_ROWS))
     kernel, stride = draw(st.sampled_from([*sorted(FORMS), (large, (1, 1)), (large, (1, 1))]))
-    few = draw(st.booleans())
+    few = kernel == large or draw(st.booleans())  # the reference takes memory for all taps
     c, k = (draw(MANY), draw(MANY)) if few else (draw(st.sampled_from([256, 300, 512])), draw(MANY) * 2)
-    size: Image = (H, W) if draw(st.booleans()) else draw(st.tuples(st.integers(7, 20), st.integers(7, 20)))
+    known = st.tuples(*(st.integers(max(7, extent), max(20, extent + 8)) for extent in kernel))
+    size: Image = (H, W) if draw(st.booleans()) else draw(known)
     return convolution(draw, ops.Conv2d(stride, draw_pads(draw, kernel)), c, k, kernel, size)
 
 

@@ -35,6 +35,8 @@ from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_large import WinogradLarge
 from graphc.codegen.kernels.winograd_rows import WinogradRows, make_rows_geometry
 from graphc.codegen.kernels.winograd_shape import (
+    MANY,
+    BySize,
     Shape,
     find_rows,
     list_shapes,
@@ -47,13 +49,14 @@ from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
 from graphc.codegen.nest import Buffer, Nest, loop_vars, total
 from graphc.codegen.target import Target
-from graphc.ir import DimLike, DType, Op
+from graphc.ir import DimLike, DType, Op, dims
 from graphc.ops.shape import FAR
 
 POOLS = (ops.MaxPool, ops.AveragePool)
 # Which candidate computes a convolution, given its description and the candidates' names, the analytic model's first
 Choose = Callable[[str, Sequence[str]], str]
-Candidate = tuple[int, int] | Shape  # the direct convolution's register tile, vectors and pixels, or Winograd's shape
+# The direct convolution's register tile, vectors and pixels, or Winograd's shape, or two of these
+Candidate = tuple[int, int] | Shape | BySize
 
 
 def select_kernels(
@@ -134,11 +137,11 @@ def list_candidates(
     g = make_geometry(*read, y, target)
     tiles = [(g.vectors, g.pixels), *list_tiles(g.k_blocks, target)]
     direct: dict[str, Candidate] = {f"direct {v}x{pixels}": (v, pixels) for v, pixels in tiles}
-    shapes, pays = list[Shape](), True
+    shapes, pays = list[Shape | BySize](), True
     if winograd and x.layout == DENSE and (form := find_rows(op, w.type.static_shape())):
         shapes = [make_rows_shape(form, w, *tile, target) for tile in tiles]
     elif winograd and x.layout != DENSE and winograd_fits(op, w):
-        shapes = list_shapes(op, w, y, target)
+        shapes = [s for s in list_shapes(op, w, y, target) if not (fresh and isinstance(s, BySize))]
         pays = winograd_pays(op, w, y, shapes[0], target, fresh)
     other: dict[str, Candidate] = {shape.name: shape for shape in shapes}
     return other | direct if pays else direct | other
@@ -165,7 +168,7 @@ def _convolve(
         op, x, kernels = _skip_pixels(op, x, y, target)
     candidates = list_candidates(op, x, w, y, target, winograd, fresh)
     chosen = candidates[choose(f"{op} {x.type} {x.layout} {w.type}", list(candidates))]
-    if isinstance(chosen, Shape):
+    if isinstance(chosen, Shape | BySize):
         return kernels + _convolve_winograd(op, chosen, x, w, stored, bias, rest, y, target, turned)
     if gathers(op, x, w, y, target):
         return _convolve_taps(op, x, w, stored, bias, rest, y, target, chosen, turned)
@@ -177,7 +180,7 @@ def _convolve(
 
 def _convolve_winograd(
     op: ops.Conv2d,
-    shape: Shape,
+    chosen: Shape | BySize,
     x: Buffer,
     w: Buffer,
     stored: Buffer,
@@ -188,10 +191,23 @@ def _convolve_winograd(
     turned: bool,
 ) -> list[Kernel]:
     """By minimal filtering; `w` is what is `stored`, read as [K,C,R,S]."""
+    shapes = (chosen.many, chosen.few) if isinstance(chosen, BySize) else (chosen,)
+    shape = max(shapes, key=lambda s: s.k_tiles * s.vectors)  # with zeros behind its bias as each needs them
     g = make_geometry(op, x, w, y, target, (shape.vectors, shape.pixels))
     packs, packed_bias = _pack_bias(g, bias, y, target)
-    late = PackWeights(order_late(shape, turned), stored, y) if shape.late else None
-    made = late or WinogradWeights(shape, w, y, turned)
+
+    def pack(shape: Shape) -> PackWeights | WinogradWeights:
+        if shape.late:
+            return PackWeights(order_late(shape, turned), stored, y)
+        return WinogradWeights(shape, w, y, turned)
+
+    if isinstance(chosen, BySize):
+        many = dims.product([dims.minimum(1, dims.floor_div(d, MANY)) for d in y.shape[2:]])
+        for shape, wanted in ((chosen.many, many), (chosen.few, 1 - many)):
+            made = pack(shape)
+            packs += [made, WinogradConv(op, shape, y, x, made.buffers[0], packed_bias, extra, wanted)]
+        return packs
+    made = pack(shape)
     if x.layout == DENSE:
         rows = make_rows_geometry(g, shape)
         return [*packs, made, WinogradRows(op, rows, shape, y, x, made.buffers[0], packed_bias, extra)]
@@ -207,7 +223,7 @@ def _convolve_through(
     kernels, prologue = _make_prologue(before, target)
     candidates = list_candidates(op, before.result, w, y, target, winograd=False)
     tile = candidates[choose(f"{op} {x.type} {x.layout} {w.type} {prologue.reason}", list(candidates))]
-    assert not isinstance(tile, Shape)
+    assert isinstance(tile, tuple)
     g = make_geometry(op, before.result, w, y, target, tile)
     packs, packed_bias = _pack_bias(g, bias, y, target)
     pack = PackWeights(order_weights(g), w, y)

@@ -42,7 +42,10 @@ from graphc.ops import Conv2d
 
 
 class WinogradConv:
-    """y = epilogue(conv2d(x, w, b), extra...): x, y and extra in blocks of channels, w transformed, b packed."""
+    """y = epilogue(conv2d(x, w, b), extra...): x, y and extra in blocks of channels, w transformed, b packed.
+
+    Where `wanted` is 0 in a run, another kernel computes it there.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class WinogradConv:
         u: Buffer,
         bias: Buffer | None,
         extra: Sequence[Buffer],
+        wanted: DimLike = 1,
     ) -> None:
         s = self.shape = shape
         self.has_bias, self.epilogue = bias is not None, Epilogue(op.epilogue, len(extra))
@@ -66,7 +70,8 @@ class WinogradConv:
             f"stride {s.stride}: {s.products} products for {m * n} results that take {direct} directly{edges}{late}"
         )
         self.buffers = [y, x, u, *([bias] if bias else []), *extra]
-        (images, _, height, width), (_, _, p, q) = x.shape, y.shape
+        (count, _, height, width), (_, _, p, q) = x.shape, y.shape
+        images = dims.product([count, wanted])
         rows, columns = dims.ceil_div(p, s.rows.m), dims.ceil_div(q, s.columns.m)
         all_tiles = dims.product([rows, columns])
         blocks = dims.ceil_div(all_tiles, s.tiles)

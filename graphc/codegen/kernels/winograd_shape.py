@@ -57,9 +57,11 @@ LATE_CHANNELS = 16  # input channels whose weights are transformed together; wit
 LATE_SUMS, LATE_COST = {1: 1.08, 2: 1.03}, {1: 6, 2: 2.5}
 # Fewer tiles beside a register tile take as long: weights come from the second-level cache, or late from the first
 FEWEST_TILES, FEWEST_LATE = 8, 4
-# Of results whose size is open: where they are many, weights that are transformed late cost up to 8 % more, or less;
-# where they are as few, others cost a third more. (ResNet-18 has 0.97 of its speed at a known size, not 0.68.)
-TYPICAL = 14, 14
+# Where the size of results is open, weights of so many pairs of channels are there both stored, at most 9 MB, and raw,
+# if late ones would be taken for TYPICAL results; a run with MANY rows and columns of them takes the stored ones.
+# (ResNet-18, stored ÷ late: 128 channels of 28x28 1.08, 40x40 0.88, 48x48 and more 0.8; 256 of 14x14 1.5, 20x20 1.15,
+# 24x24 to 40x40 0.9. A layer alone takes stored ones from nearer caches: 256 of 14x14 0.9, of 4x4 1.9.)
+TYPICAL, MANY, PAIRS = (14, 14), 32, range(5 << 10, (1 << 16) + 1)
 DIRECT_COST = 1.1  # of a direct convolution, beside its products
 SHOWN = 0.25  # of the time that weights take to load, what shows although products are computed meanwhile
 TRAINED_IMAGES = 8  # of a batch whose size is open: what small networks are trained with
@@ -218,6 +220,19 @@ class Shape:
         return -(-p // self.rows.m) * -(-q // self.columns.m)
 
 
+@dataclass(frozen=True)
+class BySize:
+    """Two shapes of one form for results whose size is open: for many of them, and for few."""
+
+    many: Shape
+    few: Shape
+
+    @property
+    def name(self) -> str:
+        """Of both."""
+        return f"{self.many.name} or {self.few.name}"
+
+
 def sums_runs(form: Form) -> bool:
     """Whether filters are cut into runs of taps, whose products are added: see winograd_large.py."""
     return form[0].phases > form[0].stride
@@ -238,7 +253,7 @@ def list_forms(op: Conv2d, kernel: tuple[int, int]) -> tuple[Form, ...]:
     return forms
 
 
-def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape]:
+def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape | BySize]:
     """Every shape of a layer with these weights and results, first the one that takes least time by the model.
 
     Of results whose size is open: first those of the form for large images, then those for small ones.
@@ -249,9 +264,11 @@ def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape]
         for form in list_forms(op, (r, s))
     ]
     cycles = lambda shape: shape.cycles(*(size or TYPICAL))  # noqa: E731
-    if size is None:
-        return [shape for form in shapes for shape in sorted(form, key=cycles)]
-    return sorted(chain(*shapes), key=cycles)
+    if size is not None:
+        return sorted(chain(*shapes), key=cycles)
+    first, *others = (sorted(form, key=cycles) for form in shapes)
+    both = [BySize(first[1], first[0])] if first[0].late and _may_be_both(first[0].axes, c * k) else []
+    return [*both, *first, *chain(*others)]
 
 
 def _find_size(y: Buffer) -> tuple[int, int] | None:
@@ -282,14 +299,28 @@ def winograd_fits(op: Conv2d, w: Buffer | Value) -> bool:
     return bool(list_forms(op, (r, s))) and min(k, c) >= FEWEST_CHANNELS
 
 
-def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, shape: Shape, target: Target, fresh: bool = False) -> bool:
+def fewest_results(forms: Sequence[Form], pairs: int) -> int:
+    """So many rows and columns of results, or more, are computed in one way by a kernel for these pairs of channels.
+
+    A tile must have as many, unless the image has fewer: then its results have the bits of the image's.
+    """
+    if any(sums_runs(form) for form in forms):
+        return FEW
+    return MANY if any(_may_be_both(form, pairs) for form in forms) else 1
+
+
+def _may_be_both(form: Form, pairs: int) -> bool:
+    return form == (FOUR, FOUR) and pairs in PAIRS
+
+
+def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, shape: Shape | BySize, target: Target, fresh: bool = False) -> bool:
     """Whether a convolution takes less time in this shape than directly, by what both multiply and load.
 
     `fresh` weights are others in every run, which transforms them then.
     """
     _, _, r, s = w.type.static_shape()
     size = _find_size(y)
-    if size is None:
+    if size is None or isinstance(shape, BySize):
         return True  # as for a large image
     images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
     direct = size[0] * size[1] * r * s * DIRECT_COST / (2 * target.lanes) + r * s * 4 / FAR * SHOWN
