@@ -356,8 +356,8 @@ EDGES = [
 def _choose_winograd(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
     """The first form, with weights that are transformed late or stored."""
 
-    def first_form(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[winograd_shape.Shape]:
-        shapes = list_shapes(op, w, y, target)
+    def first_form(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool) -> list[winograd_shape.Shape]:
+        shapes = list_shapes(op, w, y, target, fresh)
         form = winograd_shape.list_forms(op, w.type.static_shape()[2:])[0]
         return [s for s in shapes if isinstance(s, winograd_shape.Shape) and s.axes == form and s.late == late]
 

@@ -48,10 +48,14 @@ def undefined(type: ir.VectorType) -> ir.Constant:
 
 
 @cache
-def lane_order(order: tuple[int, ...]) -> ir.Constant:
-    """The lanes that a shuffle takes, from 0 on of its first operand, from the number of lanes on of its second."""
+def _lanes(order: tuple[int, ...]) -> ir.Constant:
     type = ir.VectorType(I32, len(order))
     return ir.Constant(type, order) if any(order) else _Short(type, order, "zeroinitializer")
+
+
+def shuffle(b: ir.IRBuilder, x: ir.Value, order: Sequence[int], y: ir.Value | None = None) -> ir.Value:
+    """The lanes of x in this order; numbers from that of its lanes on are those of y."""
+    return b.shuffle_vector(x, undefined(x.type) if y is None else y, _lanes(tuple(order)))
 
 
 def is_vector(value: ir.Value) -> bool:
@@ -67,7 +71,7 @@ def splat(b: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     if isinstance(value, ir.Constant):
         return constant(type, value.constant)
     first = b.insert_element(undefined(type), value, ir.Constant(I32, 0))
-    return b.shuffle_vector(first, undefined(type), lane_order((0,) * lanes))
+    return shuffle(b, first, [0] * lanes)
 
 
 def iota(lanes: int, type: ir.Type = I64) -> ir.Constant:
@@ -160,6 +164,5 @@ def fold_lanes(b: ir.IRBuilder, vector: ir.Value, combine: Callable[[ir.Value, i
     lanes = vector.type.count
     while lanes > 1:
         lanes //= 2
-        halves = [lane_order(tuple(range(start, start + lanes))) for start in (0, lanes)]
-        vector = combine(*(b.shuffle_vector(vector, undefined(vector.type), half) for half in halves))
+        vector = combine(*(shuffle(b, vector, range(start, start + lanes)) for start in (0, lanes)))
     return b.extract_element(vector, ir.Constant(I32, 0))

@@ -35,7 +35,6 @@ from graphc.codegen.kernels.winograd import WinogradConv
 from graphc.codegen.kernels.winograd_large import WinogradLarge
 from graphc.codegen.kernels.winograd_rows import WinogradRows, make_rows_geometry
 from graphc.codegen.kernels.winograd_shape import (
-    MANY,
     BySize,
     Shape,
     find_rows,
@@ -49,7 +48,7 @@ from graphc.codegen.layout import DENSE, Layout
 from graphc.codegen.lowering import lower
 from graphc.codegen.nest import Buffer, Nest, loop_vars, total
 from graphc.codegen.target import Target
-from graphc.ir import DimLike, DType, Op, dims
+from graphc.ir import DimLike, DType, Op
 from graphc.ops.shape import FAR
 
 POOLS = (ops.MaxPool, ops.AveragePool)
@@ -141,7 +140,7 @@ def list_candidates(
     if winograd and x.layout == DENSE and (form := find_rows(op, w.type.static_shape())):
         shapes = [make_rows_shape(form, w, *tile, target) for tile in tiles]
     elif winograd and x.layout != DENSE and winograd_fits(op, w):
-        shapes = [s for s in list_shapes(op, w, y, target) if not (fresh and isinstance(s, BySize))]
+        shapes = list_shapes(op, w, y, target, fresh)
         pays = winograd_pays(op, w, y, shapes[0], target, fresh)
     other: dict[str, Candidate] = {shape.name: shape for shape in shapes}
     return other | direct if pays else direct | other
@@ -191,28 +190,22 @@ def _convolve_winograd(
     turned: bool,
 ) -> list[Kernel]:
     """By minimal filtering; `w` is what is `stored`, read as [K,C,R,S]."""
-    shapes = (chosen.many, chosen.few) if isinstance(chosen, BySize) else (chosen,)
-    shape = max(shapes, key=lambda s: s.k_tiles * s.vectors)  # with zeros behind its bias as each needs them
-    g = make_geometry(op, x, w, y, target, (shape.vectors, shape.pixels))
-    packs, packed_bias = _pack_bias(g, bias, y, target)
-
-    def pack(shape: Shape) -> PackWeights | WinogradWeights:
-        if shape.late:
-            return PackWeights(order_late(shape, turned), stored, y)
-        return WinogradWeights(shape, w, y, turned)
-
-    if isinstance(chosen, BySize):
-        many = dims.product([dims.minimum(1, dims.floor_div(d, MANY)) for d in y.shape[2:]])
-        for shape, wanted in ((chosen.many, many), (chosen.few, 1 - many)):
-            made = pack(shape)
-            packs += [made, WinogradConv(op, shape, y, x, made.buffers[0], packed_bias, extra, wanted)]
-        return packs
-    made = pack(shape)
-    if x.layout == DENSE:
-        rows = make_rows_geometry(g, shape)
-        return [*packs, made, WinogradRows(op, rows, shape, y, x, made.buffers[0], packed_bias, extra)]
-    kernel = WinogradLarge if shape.large else WinogradConv
-    return [*packs, made, kernel(op, shape, y, x, made.buffers[0], packed_bias, extra)]
+    shapes = chosen.choices(*y.shape[2:]) if isinstance(chosen, BySize) else [(chosen, 1)]
+    longest, _ = max(shapes, key=lambda s: s[0].k_tiles * s[0].vectors)  # has most zeros behind its bias
+    g = make_geometry(op, x, w, y, target, (longest.vectors, longest.pixels))
+    kernels, packed_bias = _pack_bias(g, bias, y, target)
+    for shape, wanted in shapes:
+        late = PackWeights(order_late(shape, turned), stored, y) if shape.late else None
+        made = late or WinogradWeights(shape, w, y, turned)
+        operands = y, x, made.buffers[0], packed_bias, extra
+        kernels.append(made)
+        if x.layout == DENSE:
+            kernels.append(WinogradRows(op, make_rows_geometry(g, shape), shape, *operands))
+        elif shape.large:
+            kernels.append(WinogradLarge(op, shape, *operands))
+        else:
+            kernels.append(WinogradConv(op, shape, *operands, wanted))
+    return kernels
 
 
 def _convolve_through(

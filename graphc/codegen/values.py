@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from llvmlite import ir
 
 from graphc.codegen.arithmetic import emit_primitive
-from graphc.codegen.blocks import (  # fmt: skip
+from graphc.codegen.blocks import (
     I1,
     I8,
     I64,
@@ -17,8 +17,8 @@ from graphc.codegen.blocks import (  # fmt: skip
     intrinsic,
     iota,
     is_vector,
-    lane_order,
     mangle,
+    shuffle,
     splat,
     undefined,
     when,
@@ -192,7 +192,7 @@ class ValueEmitter:
                 loaded = intrinsic(b, f"llvm.masked.load.{mangle(type)}.p0", type, [part, wanted, fill])
             places = [i * step - start for i in range(lanes)]
             picks = [lanes + p if 0 <= p < lanes else i for i, p in enumerate(places)]
-            result = b.shuffle_vector(result, loaded, lane_order(tuple(picks)))
+            result = shuffle(b, result, picks, loaded)
         return result
 
     def _inside(self, e: Load) -> ir.Value | None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, I32, address, constant, i64, intrinsic, lane_order, mangle, repeat, splat, when
+from graphc.codegen.blocks import F32, I32, address, constant, i64, intrinsic, mangle, repeat, shuffle, splat, when
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import clear_bytes, copy_bytes, least, split_columns, taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
@@ -339,7 +339,7 @@ class _Emitter:
         for even, odd in pairs:
             for half in (0, lanes // 2):
                 order = [half + i // 2 + lanes * (i % 2) for i in range(lanes)]
-                found.append(b.shuffle_vector(even, odd, lane_order(tuple(order))))
+                found.append(shuffle(b, even, order, odd))
         return found
 
     def _store_vector(self, value: ir.Value, t: _Task, at: ir.Value, count: ir.Value | None) -> None:

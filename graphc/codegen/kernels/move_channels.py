@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, address, i64, lane_order, repeat
+from graphc.codegen.blocks import F32, address, i64, repeat, shuffle
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.relayout import PIECE
@@ -86,7 +86,7 @@ class MoveChannels:
             """The lanes that lie at `place`, which are `first` and those behind it of x and then y; the others of x."""
             order = [first + c % lanes if (s, c // lanes) == place else i for i, (s, c) in enumerate(wanted)]
             order += range(len(order), lanes)
-            return b.shuffle_vector(x, y, lane_order(tuple(order)))
+            return shuffle(b, x, order, y)
 
         def one(pixel: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             at, vectors = b.mul(pixel, i64(lanes)), []

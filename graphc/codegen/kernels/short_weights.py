@@ -18,7 +18,7 @@ EMIT       `ShortenWeights.emit` makes them, when the network is created; `load_
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import (  # fmt: skip
+from graphc.codegen.blocks import (
     F32,
     I1,
     I8,
@@ -29,11 +29,10 @@ from graphc.codegen.blocks import (  # fmt: skip
     fold_lanes,
     i64,
     intrinsic,
-    lane_order,
     mangle,
     repeat,
+    shuffle,
     splat,
-    undefined,
 )
 from graphc.codegen.kernels.borders import least
 from graphc.codegen.kernels.transpose import load_some
@@ -112,7 +111,7 @@ class ShortenWeights:
         """The lower 3 bytes of each lane."""
         lanes, words = self.lanes, 3 * self.lanes // 4
         lower = [4 * lane + byte for lane in range(lanes) for byte in range(3)]
-        value = b.bitcast(_shuffle(b, b.bitcast(m, ir.VectorType(I8, 4 * lanes)), lower + lower[:lanes]), m.type)
+        value = b.bitcast(shuffle(b, b.bitcast(m, ir.VectorType(I8, 4 * lanes)), lower + lower[:lanes]), m.type)
         mask = ir.Constant(ir.VectorType(I1, lanes), [int(i < words) for i in range(lanes)])
         intrinsic(b, f"llvm.masked.store.{mangle(m.type)}.p0", VOID, [value, target, mask])
 
@@ -131,7 +130,7 @@ def load_short(b: ir.IRBuilder, lanes: int, block: ir.Value, start: ir.Value) ->
     loaded = b.load(address(b, block, b.mul(start, i64(3)), I8), typ=ir.VectorType(I8, 4 * lanes), align=1)
     order = [min(3 * lane + byte, 4 * lanes - 1) for lane in range(lanes) for byte in range(4)]
     bits = ir.VectorType(I32, lanes)
-    m = b.shl(b.bitcast(_shuffle(b, loaded, order), bits), constant(bits, 8))
+    m = b.shl(b.bitcast(shuffle(b, loaded, order), bits), constant(bits, 8))
     scale = b.load(address(b, block, i64(3 * BLOCK), I8), typ=F32, align=1)
     return b.fmul(b.sitofp(m, ir.VectorType(F32, lanes)), splat(b, scale, lanes))
 
@@ -144,7 +143,3 @@ def short_pitch(b: ir.IRBuilder, depth: ir.Value) -> ir.Value:
 def short_block(b: ir.IRBuilder, row: ir.Value, at: ir.Value) -> ir.Value:
     """The address of the block that has the weight `at` of a row."""
     return address(b, row, b.mul(b.udiv(at, i64(BLOCK)), i64(BLOCK_BYTES)), I8)
-
-
-def _shuffle(b: ir.IRBuilder, vector: ir.Value, order: list[int]) -> ir.Value:
-    return b.shuffle_vector(vector, undefined(vector.type), lane_order(tuple(order)))

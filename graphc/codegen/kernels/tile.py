@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import (  # fmt: skip
+from graphc.codegen.blocks import (
     F32,
     I32,
     I64,

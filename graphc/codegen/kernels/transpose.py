@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, VOID, address, constant, i64, intrinsic, iota, lane_order, mangle, splat
+from graphc.codegen.blocks import F32, VOID, address, constant, i64, intrinsic, iota, mangle, shuffle, splat
 
 
 def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
@@ -17,11 +17,10 @@ def transpose(b: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
     while size:
         keep = [i if not i & size else lanes + i - size for i in range(lanes)]
         bring = [i + size if not i & size else lanes + i for i in range(lanes)]
-        low, high = (lane_order(tuple(order)) for order in (keep, bring))
         for i in range(lanes):
             if not i & size:
                 x, y = rows[i], rows[i + size]
-                rows[i], rows[i + size] = b.shuffle_vector(x, y, low), b.shuffle_vector(x, y, high)
+                rows[i], rows[i + size] = shuffle(b, x, keep, y), shuffle(b, x, bring, y)
         size //= 2
     return rows
 

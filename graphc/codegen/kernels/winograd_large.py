@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.blocks import F32, Body, address, constant, i64, repeat, when
+from graphc.codegen.blocks import F32, address, constant, i64, repeat, when
 from graphc.codegen.kernels.base import Bands
 from graphc.codegen.kernels.borders import clear_bytes, greatest, least, taps_inside
 from graphc.codegen.kernels.epilogue import Epilogue
@@ -379,17 +379,13 @@ class _Emitter:
         b, s, lanes = self.b, self.s, self.s.lanes
         results = b.mul(self.p, self.q)
 
-        def vector(v: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            k_block = b.add(b.mul(k, i64(s.vectors)), v)
-            bias = self._load(self.bias, b.mul(k_block, i64(lanes))) if self.bias is not None else None
-
+        def vector(v: ir.Value, k_block: ir.Value, bias: ir.Value | None) -> None:
             def result(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 value = self._load(self.m, b.mul(b.add(b.mul(i, i64(s.vectors)), v), i64(lanes)))
-                value = b.fadd(value, bias) if bias is not None else value
-                self._store_result(value, b.mul(b.add(b.mul(k_block, results), i), i64(lanes)))
+                self._store_result(value, bias, b.mul(b.add(b.mul(k_block, results), i), i64(lanes)))
                 return []
 
-            return repeat(b, i64(0), results, 1, [], result)
+            repeat(b, i64(0), results, 1, [], result)
 
         self._for_vectors(k, vector)
 
@@ -399,10 +395,7 @@ class _Emitter:
         b, s, lanes = self.b, self.s, self.s.lanes
         plane = b.mul(b.mul(self.p, self.q), i64(lanes))
 
-        def vector(v: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            k_block = b.add(b.mul(k, i64(s.vectors)), v)
-            bias = self._load(self.bias, b.mul(k_block, i64(lanes))) if self.bias is not None else None
-
+        def vector(v: ir.Value, k_block: ir.Value, bias: ir.Value | None) -> None:
             def tile_row(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 top = b.mul(b.add(self.first_row, i), i64(s.rows.m))
                 line = b.add(b.mul(k_block, plane), b.mul(b.add(b.mul(top, self.q), self.first_column), i64(lanes)))
@@ -411,25 +404,30 @@ class _Emitter:
                     at = b.add(b.mul(i, self.m_row), b.mul(b.add(b.mul(j, i64(s.vectors)), v), i64(lanes)))
                     sums = [self._load(self.m, b.add(at, b.mul(self.m_place, i64(e)))) for e in range(s.rows.places)]
                     for row, value in enumerate(apply(b, s.rows.results, sums)):
-                        value = b.fadd(value, bias) if bias is not None else value
                         at = b.add(line, b.mul(b.add(b.mul(self.q, i64(row)), j), i64(lanes)))
                         with b.if_then(b.icmp_signed("<", b.add(top, i64(row)), self.p)):
-                            self._store_result(value, at)
+                            self._store_result(value, bias, at)
                     return []
 
                 return repeat(b, i64(0), self.columns, 1, [], column)
 
-            return repeat(b, i64(0), self.rows, 1, [], tile_row)
+            repeat(b, i64(0), self.rows, 1, [], tile_row)
 
         self._for_vectors(k, vector)
 
-    def _for_vectors(self, k: ir.Value, vector: Body) -> None:
-        """Each block of output channels of a register tile."""
-        b, vectors = self.b, self.s.vectors
-        most = least(b, b.sub(self.k_blocks, b.mul(k, i64(vectors))), i64(vectors))
-        repeat(b, i64(0), most, 1, [], vector)
+    def _for_vectors(self, k: ir.Value, vector: Callable[[ir.Value, ir.Value, ir.Value | None], None]) -> None:
+        """vector(number, block, bias) for each block of output channels of the register tile `k`."""
+        b, lanes, first = self.b, self.s.lanes, self.b.mul(k, i64(self.s.vectors))
 
-    def _store_result(self, value: ir.Value, at: ir.Value) -> None:
+        def one(v: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            block = b.add(first, v)
+            vector(v, block, self._load(self.bias, b.mul(block, i64(lanes))) if self.bias is not None else None)
+            return []
+
+        repeat(b, i64(0), least(b, b.sub(self.k_blocks, first), i64(self.s.vectors)), 1, [], one)
+
+    def _store_result(self, value: ir.Value, bias: ir.Value | None, at: ir.Value) -> None:
         y, *extra = self.targets
+        value = self.b.fadd(value, bias) if bias is not None else value
         value = self.kernel.epilogue.emit(self.b, self.s.lanes, [value, *(self._load(e, at) for e in extra)])
         self._store(value, y, at)

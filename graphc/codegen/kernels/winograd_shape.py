@@ -23,7 +23,7 @@ from graphc.codegen.kernels.transforms import (
 )
 from graphc.codegen.nest import Buffer
 from graphc.codegen.target import Target
-from graphc.ir import Value
+from graphc.ir import DimLike, Value, dims
 from graphc.ops import Conv2d
 
 Form = tuple[Transform, Transform]  # what is done along columns of an image, to rows of it; and along its rows
@@ -122,7 +122,7 @@ class Shape:
     @property
     def large(self) -> bool:
         """Whether WinogradLarge computes it."""
-        return sums_runs(self.axes)
+        return _sums_runs(self.axes)
 
     @property
     def products(self) -> int:
@@ -232,8 +232,13 @@ class BySize:
         """Of both."""
         return f"{self.many.name} or {self.few.name}"
 
+    def choices(self, p: DimLike, q: DimLike) -> list[tuple[Shape, DimLike]]:
+        """Each shape, and 1 in a run with p x q results that takes it, else 0."""
+        many = dims.product([dims.minimum(1, dims.floor_div(d, MANY)) for d in (p, q)])
+        return [(self.many, many), (self.few, 1 - many)]
 
-def sums_runs(form: Form) -> bool:
+
+def _sums_runs(form: Form) -> bool:
     """Whether filters are cut into runs of taps, whose products are added: see winograd_large.py."""
     return form[0].phases > form[0].stride
 
@@ -253,21 +258,22 @@ def list_forms(op: Conv2d, kernel: tuple[int, int]) -> tuple[Form, ...]:
     return forms
 
 
-def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target) -> list[Shape | BySize]:
+def list_shapes(op: Conv2d, w: Buffer, y: Buffer, target: Target, fresh: bool = False) -> list[Shape | BySize]:
     """Every shape of a layer with these weights and results, first the one that takes least time by the model.
 
-    Of results whose size is open: first those of the form for large images, then those for small ones.
+    Of results whose size is open: first those of the form for large images, then those for small ones. `fresh` weights
+    are others in every run, and are not made in two ways.
     """
     (k, c, r, s), size = w.type.static_shape(), _find_size(y)
     shapes = [
-        [_make_shape(form, k, c, target, late, size) for late in (False, True) if late or not sums_runs(form)]
+        [_make_shape(form, k, c, target, late, size) for late in (False, True) if late or not _sums_runs(form)]
         for form in list_forms(op, (r, s))
     ]
     cycles = lambda shape: shape.cycles(*(size or TYPICAL))  # noqa: E731
     if size is not None:
         return sorted(chain(*shapes), key=cycles)
     first, *others = (sorted(form, key=cycles) for form in shapes)
-    both = [BySize(first[1], first[0])] if first[0].late and _may_be_both(first[0].axes, c * k) else []
+    both = [BySize(first[1], first[0])] if first[0].late and not fresh and _may_be_both(first[0].axes, c * k) else []
     return [*both, *first, *chain(*others)]
 
 
@@ -304,7 +310,7 @@ def fewest_results(forms: Sequence[Form], pairs: int) -> int:
 
     A tile must have as many, unless the image has fewer: then its results have the bits of the image's.
     """
-    if any(sums_runs(form) for form in forms):
+    if any(_sums_runs(form) for form in forms):
         return FEW
     return MANY if any(_may_be_both(form, pairs) for form in forms) else 1
 
@@ -320,8 +326,9 @@ def winograd_pays(op: Conv2d, w: Buffer, y: Buffer, shape: Shape | BySize, targe
     """
     _, _, r, s = w.type.static_shape()
     size = _find_size(y)
-    if size is None or isinstance(shape, BySize):
+    if size is None:
         return True  # as for a large image
+    assert isinstance(shape, Shape)
     images = y.shape[0] if isinstance(y.shape[0], int) else TRAINED_IMAGES
     direct = size[0] * size[1] * r * s * DIRECT_COST / (2 * target.lanes) + r * s * 4 / FAR * SHOWN
     # what is written more than directly; a store loads its line before
